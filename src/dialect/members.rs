@@ -1,0 +1,62 @@
+//! The top-level members of a JSON document and where each value stands in it, found without rebuilding it.
+//!
+//! Called by the dialects: to cut a stored document around what each replay renews, and to take an injected
+//! `usage` out of a stream's chunk, with every other byte as upstream wrote it.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// A top-level member: its name, and the bytes of its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The name, unescaped.
+    pub name: String,
+    /// Where the value stands, in bytes of the document.
+    pub value: Range<usize>,
+}
+
+/// The top-level members of `document` in their order; `None` where it is no JSON object.
+pub fn members(document: &str) -> Option<Vec<Member>> {
+    struct Members(usize);
+    impl<'de> Visitor<'de> for Members {
+        type Value = Vec<Member>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a JSON object")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = Vec::new();
+            while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                // The raw value borrows from the document, so its address tells its place.
+                let start = value.get().as_ptr() as usize - self.0;
+                members.push(Member { name, value: start..start + value.get().len() });
+            }
+            Ok(members)
+        }
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(document);
+    let members = deserializer.deserialize_map(Members(document.as_ptr() as usize)).ok()?;
+    deserializer.end().ok()?;
+    Some(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_where_they_stand() {
+        let document = " { \"id\" : \"a\\u00e9\", \"n\": {\"id\": 1}, \"c\":17 } ";
+        let found: Vec<_> =
+            members(document).unwrap().into_iter().map(|m| (m.name, document[m.value].to_owned())).collect();
+        assert_eq!(
+            found,
+            [("id", "\"a\\u00e9\""), ("n", "{\"id\": 1}"), ("c", "17")]
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        );
+        assert_eq!(members("[1]"), None);
+        assert_eq!(members("{} x"), None);
+    }
+}

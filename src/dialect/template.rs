@@ -1,0 +1,238 @@
+//! A reply laid out once, with slots for what differs at each replay: a fresh id, the time, the caller's own
+//! values of echoed fields.
+//!
+//! The dialects build a [`Template`] with a [`Writer`]; `cache` keeps it beside the entry; `proxy` renders it.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::Value;
+
+use super::Echo;
+
+/// A place in a reply that is filled anew at each replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// A JSON string: a fresh id in the shape of the stored one, the same wherever it stands in one replay.
+    Id,
+    /// A JSON number: now, in whole seconds since the Unix epoch.
+    Created,
+    /// A JSON string: now, as RFC 3339 with nanoseconds in UTC.
+    CreatedAt,
+    /// The caller's own value of a field: the number that [`Writer::echo`] gave it.
+    Echo(usize),
+}
+
+/// A reply in one form, ready to be rendered again and again.
+#[derive(Debug, Clone, Default)]
+pub struct Template {
+    pieces: Vec<Piece>,
+    stored_id: String,
+    /// The echoed fields: name, and the value for a caller that gave none.
+    echoed: Vec<(&'static str, Value)>,
+    length: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Piece {
+    Bytes(Bytes),
+    Slot(Slot),
+}
+
+impl Template {
+    /// The bytes of one replay. `now` fills the time slots.
+    pub fn render(&self, echo: &Echo, now: SystemTime) -> Bytes {
+        if let [Piece::Bytes(whole)] = self.pieces.as_slice() {
+            return whole.clone();
+        }
+        let id = if self.stored_id.is_empty() { String::new() } else { fresh_id(&self.stored_id) };
+        let mut out = BytesMut::with_capacity(self.length + 64 * self.pieces.len().min(64));
+        for piece in &self.pieces {
+            match piece {
+                Piece::Bytes(bytes) => out.extend_from_slice(bytes),
+                Piece::Slot(Slot::Id) => put_json(&mut out, &id),
+                Piece::Slot(Slot::Created) => put_json(&mut out, &unix(now).as_secs()),
+                Piece::Slot(Slot::CreatedAt) => put_json(&mut out, &rfc3339(now)),
+                Piece::Slot(Slot::Echo(number)) => {
+                    if let Some((name, fallback)) = self.echoed.get(*number) {
+                        put_json(&mut out, echo.get(name).unwrap_or(fallback));
+                    }
+                }
+            }
+        }
+        out.freeze()
+    }
+
+    /// How many bytes a template keeps in memory, nearly.
+    pub fn weight(&self) -> usize {
+        self.length + self.pieces.len() * size_of::<Piece>() + self.stored_id.len()
+    }
+}
+
+fn put_json<T: serde::Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
+    // Writing plain values to memory fails only where a map's key is no string, and here none is.
+    let _ = serde_json::to_writer(out.writer(), value);
+}
+
+/// Builds a [`Template`].
+#[derive(Debug, Default)]
+pub struct Writer {
+    template: Template,
+    text: BytesMut,
+}
+
+/// Marks a slot inside a `serde_json::Value`: random per process, so no reply's content can hold it.
+static MARK: LazyLock<String> = LazyLock::new(|| {
+    let mut random = [0u8; 16];
+    // Without a random source the mark is the same in every process, which only someone who reads this line
+    // and the process's failing random source together could use.
+    let _ = getrandom::fill(&mut random);
+    random.iter().fold(String::from("slot-"), |mut mark, byte| {
+        let _ = write!(mark, "{byte:02x}");
+        mark
+    })
+});
+
+impl Writer {
+    /// A writer for replies whose stored id is `stored_id`; empty where they have none.
+    pub fn new(stored_id: &str) -> Self {
+        Self {
+            template: Template { stored_id: stored_id.to_owned(), ..Template::default() },
+            text: BytesMut::new(),
+        }
+    }
+
+    /// A value that stands for a slot inside a document given to [`Writer::json`].
+    pub fn mark(slot: Slot) -> Value {
+        Value::String(match slot {
+            Slot::Id => format!("{}i", *MARK),
+            Slot::Created => format!("{}c", *MARK),
+            Slot::CreatedAt => format!("{}a", *MARK),
+            Slot::Echo(number) => format!("{}e{number}", *MARK),
+        })
+    }
+
+    /// A slot for the caller's own value of `name`, with the value to show for a caller that gave none.
+    pub fn echo(&mut self, name: &'static str, fallback: Value) -> Value {
+        self.template.echoed.push((name, fallback));
+        Self::mark(Slot::Echo(self.template.echoed.len() - 1))
+    }
+
+    /// Appends text as it is.
+    pub fn raw(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+    }
+
+    /// Appends part of a stored document without a copy.
+    pub fn shared(&mut self, bytes: Bytes) {
+        self.flush();
+        if !bytes.is_empty() {
+            self.template.length += bytes.len();
+            self.template.pieces.push(Piece::Bytes(bytes));
+        }
+    }
+
+    /// Appends a slot.
+    pub fn slot(&mut self, slot: Slot) {
+        self.flush();
+        self.template.pieces.push(Piece::Slot(slot));
+    }
+
+    /// Appends a document, its marks turned into slots.
+    pub fn json(&mut self, value: &Value) {
+        let text = value.to_string();
+        let mark = format!("\"{}", *MARK);
+        let mut parts = text.split(&mark);
+        self.raw(parts.next().unwrap_or_default());
+        for part in parts {
+            let (mark, rest) = part.split_once('"').unwrap_or((part, ""));
+            if let Some(slot) = read_mark(mark) {
+                self.slot(slot);
+            }
+            self.raw(rest);
+        }
+    }
+
+    /// The template.
+    pub fn finish(mut self) -> Template {
+        self.flush();
+        self.template
+    }
+
+    fn flush(&mut self) {
+        if !self.text.is_empty() {
+            let bytes = self.text.split().freeze();
+            self.template.length += bytes.len();
+            self.template.pieces.push(Piece::Bytes(bytes));
+        }
+    }
+}
+
+fn read_mark(mark: &str) -> Option<Slot> {
+    match mark {
+        "i" => Some(Slot::Id),
+        "c" => Some(Slot::Created),
+        "a" => Some(Slot::CreatedAt),
+        echo => echo.strip_prefix('e')?.parse().ok().map(Slot::Echo),
+    }
+}
+
+/// An id of the stored one's shape: its prefix (`chatcmpl-`, `msg_`, …) and as many random letters and digits.
+fn fresh_id(stored: &str) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789ab";
+    let prefix = stored.rfind(['-', '_']).map_or("", |at| stored.get(..=at).unwrap_or_default());
+    let mut random = vec![0u8; stored.len() - prefix.len()];
+    // An id need not be secret; without a random source it is merely the same each time.
+    let _ = getrandom::fill(&mut random);
+    let mut id = String::with_capacity(stored.len());
+    id.push_str(prefix);
+    id.extend(random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte % 64)).copied().map(char::from)));
+    id
+}
+
+fn unix(now: SystemTime) -> Duration {
+    // A clock before 1970 reads as 1970 rather than failing a reply.
+    now.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// RFC 3339 in UTC with nanoseconds, as Ollama writes it.
+pub fn rfc3339(now: SystemTime) -> String {
+    humantime::format_rfc3339_nanos(UNIX_EPOCH + unix(now)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn slots_are_filled_anew_and_content_is_kept() {
+        let mut writer = Writer::new("chatcmpl-abcdefgh");
+        let user = writer.echo("user", Value::Null);
+        let text = "a \" quote, slot-, \u{0}";
+        writer.raw("data: ");
+        writer.json(&json!({"id": Writer::mark(Slot::Id), "created": Writer::mark(Slot::Created),
+            "at": Writer::mark(Slot::CreatedAt), "user": user, "text": text, "again": Writer::mark(Slot::Id)}));
+        let template = writer.finish();
+        let now = UNIX_EPOCH + Duration::from_millis(1_500);
+        let first = template.render(&Echo::default(), now);
+        let value: Value = serde_json::from_slice(first.strip_prefix(b"data: ").unwrap()).unwrap();
+        assert_eq!(value["created"], 1);
+        assert_eq!(value["at"], "1970-01-01T00:00:01.500000000Z");
+        assert_eq!(value["user"], Value::Null);
+        assert_eq!(value["text"], text);
+        assert_eq!(value["id"], value["again"]);
+        let id = value["id"].as_str().unwrap();
+        assert!(
+            id.starts_with("chatcmpl-") && id.len() == "chatcmpl-abcdefgh".len() && id != "chatcmpl-abcdefgh"
+        );
+        let echo = Echo(vec![("user", json!("me"))]);
+        let second: Value =
+            serde_json::from_slice(template.render(&echo, now).strip_prefix(b"data: ").unwrap()).unwrap();
+        assert_eq!(second["user"], "me");
+        assert_ne!(second["id"], value["id"]);
+    }
+}

@@ -1,0 +1,7 @@
+//! rejoinder: a transparent caching proxy for OpenAI-, Anthropic- and Ollama-compatible APIs.
+//!
+//! The library is the program in parts, for its tests and benchmarks; ARCHITECTURE.md is the map.
+
+pub mod dialect;
+pub mod embed;
+pub mod store;

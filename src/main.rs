@@ -1,0 +1,3 @@
+//! The `rejoinder` program.
+
+fn main() {}

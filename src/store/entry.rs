@@ -1,0 +1,138 @@
+//! What is stored: an entry, its names, and its embedding's place.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dialect::{Endpoint, Reply};
+use crate::embed::{Embedding, Similarity};
+
+/// Who and what an entry belongs to: a keyed hash of all but the prompt that can change the reply. Entries of
+/// different scopes never serve each other's requests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Scope(pub [u8; 32]);
+
+/// The exact key: a keyed hash of the scope and the normalised prompt.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Key(pub [u8; 32]);
+
+/// The set of entries that a semantic lookup may search: a keyed hash of the scope, the embedder's model, and
+/// the part of the prompt beyond its window. One partition has one index.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Partition(pub [u8; 32]);
+
+/// An entry's name towards people: the first half of its key, in hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(pub [u8; 16]);
+
+/// A stored reply and all that is known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The exact key it is stored under.
+    pub key: Key,
+    /// The scope that earned it.
+    pub scope: Scope,
+    /// The endpoint whose reply it is.
+    pub endpoint: Endpoint,
+    /// The request's model, for people and purges.
+    pub model: String,
+    /// The request's namespace (`X-Rejoinder-Namespace`), empty without one.
+    pub namespace: String,
+    /// The normalised prompt; empty where the whole body is the key.
+    pub prompt: String,
+    /// The reply.
+    pub reply: Reply,
+    /// When it was stored, to the millisecond.
+    pub created_at: SystemTime,
+    /// How long it lives from then.
+    pub ttl: Duration,
+    /// Set by an operator or a check that found the reply wrong: never served again, and replaced by the next.
+    pub poisoned: bool,
+}
+
+/// What the index found near a prompt.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The entry, as stored.
+    pub entry: std::sync::Arc<Entry>,
+    /// Cosine similarity of the prompts' embeddings, computed exactly.
+    pub similarity: Similarity,
+}
+
+/// An embedding and where it is searched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    /// The set it belongs to.
+    pub partition: Partition,
+    /// The prompt's embedding.
+    pub embedding: Embedding,
+}
+
+impl Entry {
+    /// Since when it is stored; zero where the clock was set back.
+    pub fn age(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.created_at).unwrap_or_default()
+    }
+
+    /// How much of its life is left; zero where it has expired.
+    pub fn remaining(&self, now: SystemTime) -> Duration {
+        self.ttl.saturating_sub(self.age(now))
+    }
+}
+
+impl Key {
+    /// The name towards people.
+    pub fn id(&self) -> EntryId {
+        EntryId(self.0.first_chunk().copied().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// No text of 32 hexadecimal digits.
+#[derive(Debug, thiserror::Error)]
+#[error("an entry's id has 32 hexadecimal digits")]
+pub struct EntryIdError;
+
+impl std::str::FromStr for EntryId {
+    type Err = EntryIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(EntryIdError);
+        }
+        u128::from_str_radix(text, 16).map(|id| Self(id.to_be_bytes())).map_err(|_| EntryIdError)
+    }
+}
+
+macro_rules! redacted {
+    ($($name:ident),*) => {$(
+        impl fmt::Debug for $name {
+            /// The first four bytes: enough to tell apart in a log, too few to be used as a name.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let [a, b, c, d, ..] = self.0;
+                write!(f, concat!(stringify!($name), "({:02x}{:02x}{:02x}{:02x}…)"), a, b, c, d)
+            }
+        }
+    )*};
+}
+redacted!(Scope, Key, Partition);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_and_read() {
+        let id = Key([0xab; 32]).id();
+        assert_eq!(id.to_string(), "ab".repeat(16));
+        assert_eq!(id.to_string().parse::<EntryId>().unwrap(), id);
+        assert!("xyz".parse::<EntryId>().is_err());
+        assert!("+".repeat(32).parse::<EntryId>().is_err());
+    }
+}
