@@ -11,6 +11,7 @@ pub mod members;
 pub mod ndjson;
 pub mod ollama;
 pub mod openai;
+mod pieces;
 pub mod sse;
 pub mod template;
 
