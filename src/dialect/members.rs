@@ -6,8 +6,11 @@
 use std::fmt;
 use std::ops::Range;
 
+use bytes::Bytes;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::template::{Slot, Writer};
 
 /// A top-level member: its name, and the bytes of its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,9 +45,35 @@ pub fn members(document: &str) -> Option<Vec<Member>> {
     Some(members)
 }
 
+/// The top-level members of `document` in their order, each value as it stands there.
+pub(crate) fn entries(document: &str) -> Option<Vec<(String, &str)>> {
+    let members = members(document)?;
+    Some(members.into_iter().filter_map(|m| document.get(m.value).map(|value| (m.name, value))).collect())
+}
+
+/// Writes `document` as it is and without a copy, with slots in place of the top-level values that `slot_of`
+/// names. `None` where it is no JSON object.
+pub(crate) fn write_with_slots(
+    document: &Bytes,
+    writer: &mut Writer,
+    slot_of: impl Fn(&str) -> Option<Slot>,
+) -> Option<()> {
+    let mut written = 0;
+    for member in members(std::str::from_utf8(document).ok()?)? {
+        if let Some(slot) = slot_of(&member.name) {
+            writer.shared(document.slice(written..member.value.start));
+            writer.slot(slot);
+            written = member.value.end;
+        }
+    }
+    writer.shared(document.slice(written..));
+    Some(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Echo;
 
     #[test]
     fn values_are_found_where_they_stand() {
@@ -58,5 +87,15 @@ mod tests {
         );
         assert_eq!(members("[1]"), None);
         assert_eq!(members("{} x"), None);
+    }
+
+    #[test]
+    fn slots_replace_values_and_leave_the_rest() {
+        let document = Bytes::from_static(b"{ \"t\" : 1, \"text\":\"t\", \"t\":[2] }\n");
+        let mut writer = Writer::new("");
+        write_with_slots(&document, &mut writer, |name| (name == "t").then_some(Slot::Created)).unwrap();
+        let rendered = writer.finish().render(&Echo::default(), std::time::SystemTime::UNIX_EPOCH);
+        assert_eq!(rendered, "{ \"t\" : 0, \"text\":\"t\", \"t\":0 }\n");
+        assert_eq!(write_with_slots(&Bytes::from_static(b"[]"), &mut Writer::new(""), |_| None), None);
     }
 }

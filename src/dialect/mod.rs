@@ -6,6 +6,7 @@
 //! its plain types, by `cache` and `store`.
 
 pub mod anthropic;
+mod fold;
 pub mod json;
 pub mod members;
 pub mod ndjson;
@@ -14,6 +15,7 @@ pub mod openai;
 mod pieces;
 pub mod sse;
 pub mod template;
+mod turns;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -158,6 +160,18 @@ pub enum Unstorable {
 #[derive(Debug, thiserror::Error)]
 #[error("the stored reply is not of the endpoint's shape: {0}")]
 pub struct ReplayError(pub String);
+
+impl Unstorable {
+    /// A reply that cannot be read: the kind of fault and its place, never the content around it.
+    pub(crate) fn malformed(error: &serde_json::Error) -> Self {
+        let kind = match error.classify() {
+            serde_json::error::Category::Data => "a value of the wrong kind",
+            serde_json::error::Category::Eof => "JSON cut short",
+            serde_json::error::Category::Syntax | serde_json::error::Category::Io => "no JSON",
+        };
+        Self::Malformed(format!("{kind} at line {} column {}", error.line(), error.column()))
+    }
+}
 
 impl Endpoint {
     /// Every endpoint.

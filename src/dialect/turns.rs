@@ -1,0 +1,46 @@
+//! What the readers of a request share: the model, the turns of a conversation, and taking the prompt out.
+//!
+//! Called by the dialects, after `take_outside_scope`. Knows nothing of what a turn may hold beyond its names.
+
+use super::json::{Json, Object};
+
+/// The `model` of a body; empty where it names none, `None` where it is no text.
+pub(crate) fn model(body: &Object<'_>) -> Option<String> {
+    match body.get("model") {
+        None => Some(String::new()),
+        Some(model) => model.as_str().map(str::to_owned),
+    }
+}
+
+/// The `messages` of a body, members that are `null` dropped from each: they count as absent. `None` where
+/// there are none, where one is no object, or where one has a name that a server which folds the case of names
+/// would read as another.
+pub(crate) fn turns<'b, 'a>(body: &'b mut Object<'a>) -> Option<&'b mut Vec<Json<'a>>> {
+    let turns = body.get_mut("messages")?.as_array_mut()?;
+    for turn in &mut *turns {
+        let turn = turn.as_object_mut()?;
+        if !plain(turn) {
+            return None;
+        }
+        turn.drop_nulls();
+    }
+    (!turns.is_empty()).then_some(turns)
+}
+
+/// Whether no member's name could be read as another one: Go's `encoding/json`, and so Ollama, folds case, and
+/// takes the long s for an s.
+pub(crate) fn plain(object: &Object<'_>) -> bool {
+    object.iter().all(|(name, _)| !name.chars().any(|c| c.is_uppercase() || c == '\u{17f}'))
+}
+
+/// Takes the prompt's text out, leaving [`Json::Prompt`] in its place. Blank text stays where it is and is no
+/// prompt: there is nothing in it to be compared by meaning. A value that is no text stays too.
+pub(crate) fn take_prompt(place: &mut Json<'_>) -> Option<String> {
+    if place.as_str()?.trim().is_empty() {
+        return None;
+    }
+    match std::mem::replace(place, Json::Prompt) {
+        Json::Text(text) => Some(text.into_owned()),
+        _ => None,
+    }
+}
