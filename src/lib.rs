@@ -4,4 +4,5 @@
 
 pub mod dialect;
 pub mod embed;
+pub mod simulated;
 pub mod store;
