@@ -53,6 +53,11 @@ impl<'a> Folded<'a> {
         Ok(())
     }
 
+    /// Whether there is such a member.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.members.iter().any(|(other, _)| other == name)
+    }
+
     /// Appends to a member that is a text; `raw` is a JSON string, or `null`, which adds nothing.
     pub(crate) fn push_text(&mut self, name: impl Into<Cow<'a, str>>, raw: &str) -> Result<(), Unstorable> {
         let Some(more) = parse::<Option<String>>(raw)? else { return Ok(()) };
@@ -81,6 +86,16 @@ impl<'a> Folded<'a> {
         }
         let more = items(raw)?;
         self.items(name.into())?.extend(more);
+        Ok(())
+    }
+
+    /// Appends one item, given as JSON, to a member that is an array.
+    pub(crate) fn push_item(
+        &mut self,
+        name: impl Into<Cow<'a, str>>,
+        raw: &'a str,
+    ) -> Result<(), Unstorable> {
+        self.items(name.into())?.push(raw);
         Ok(())
     }
 
@@ -197,11 +212,12 @@ mod tests {
         folded.push_text("text", r#""\u00e9\n""#).unwrap();
         folded.push_text("text", "null").unwrap();
         folded.push_items("list", r#"[1.10, {"a":2}]"#).unwrap();
+        folded.push_item("list", "3").unwrap();
         folded.object("inner").unwrap().set("x", "1e2").unwrap();
         folded.set("model", r#""k""#).unwrap();
         assert_eq!(
             written(&folded),
-            r#"{"model":"k","n":123456789012345678901234567890,"text":"aé\n","list":[1.10,{"a":2}],"inner":{"x":1e2}}"#
+            r#"{"model":"k","n":123456789012345678901234567890,"text":"aé\n","list":[1.10,{"a":2},3],"inner":{"x":1e2}}"#
         );
     }
 

@@ -3,6 +3,7 @@
 //! Called by the dialects: to cut a stored document around what each replay renews, and to take an injected
 //! `usage` out of a stream's chunk, with every other byte as upstream wrote it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -49,6 +50,16 @@ pub fn members(document: &str) -> Option<Vec<Member>> {
 pub(crate) fn entries(document: &str) -> Option<Vec<(String, &str)>> {
     let members = members(document)?;
     Some(members.into_iter().filter_map(|m| document.get(m.value).map(|value| (m.name, value))).collect())
+}
+
+/// The document on one line, for framings that end at a line break. Line breaks stand between the tokens of a
+/// JSON document, never inside a string, so blanks in their place say the same.
+pub(crate) fn one_line(document: &str) -> Cow<'_, str> {
+    if document.contains(['\n', '\r']) {
+        Cow::Owned(document.replace(['\n', '\r'], " "))
+    } else {
+        Cow::Borrowed(document)
+    }
 }
 
 /// Writes `document` as it is and without a copy, with slots in place of the top-level values that `slot_of`

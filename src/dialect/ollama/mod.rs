@@ -3,6 +3,8 @@
 pub mod chat;
 pub mod embed;
 pub mod generate;
+#[cfg(test)]
+mod properties;
 mod replay;
 mod reply;
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Replays a stored reply of `/api/generate` or `/api/chat`: the document itself, or lines as Ollama streams
 //! them (`streamResponse` in its `server/routes.go`).
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use serde::Deserialize;
 
 use super::Shape;
 use crate::dialect::fold::{items, parse, quoted};
-use crate::dialect::members::{entries, write_with_slots};
+use crate::dialect::members::{entries, one_line, write_with_slots};
 use crate::dialect::pieces::pieces;
 use crate::dialect::template::{Slot, Template, Writer};
 use crate::dialect::{Form, ReplayError};
@@ -147,15 +146,6 @@ fn lines(shape: Shape, document: &Bytes) -> Result<Template, ReplayError> {
     }
     out.last(stored.logprobs.filter(|_| by_token.is_none()));
     Ok(out.writer.finish())
-}
-
-/// Line breaks stand between the tokens of a JSON document, never inside a string, so blanks say the same.
-fn one_line(document: &str) -> Cow<'_, str> {
-    if document.contains(['\n', '\r']) {
-        Cow::Owned(document.replace(['\n', '\r'], " "))
-    } else {
-        Cow::Borrowed(document)
-    }
 }
 
 /// Writes the lines of one stream.

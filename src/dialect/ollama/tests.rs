@@ -1,10 +1,9 @@
-//! The dialect as a whole, through [`Endpoint`]: examples from Ollama's `docs/api.md`, and properties.
+//! The dialect as a whole, through [`Endpoint`]: examples from Ollama's `docs/api.md`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::dialect::json::Json;
 use crate::dialect::{Echo, Endpoint, Form, Request, Unstorable, Usage};
@@ -28,37 +27,21 @@ fn prompt(endpoint: Endpoint, body: &str) -> Option<String> {
     read(endpoint, body).unwrap().prompt
 }
 
-fn replay(endpoint: Endpoint, document: &Bytes, form: Form) -> String {
+pub(super) fn replay(endpoint: Endpoint, document: &Bytes, form: Form) -> String {
     let bytes = endpoint.replay(document, form).unwrap().render(&Echo::default(), now());
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn gather(endpoint: Endpoint, form: Form, body: &str) -> Result<crate::dialect::Reply, Unstorable> {
+pub(super) fn gather(
+    endpoint: Endpoint,
+    form: Form,
+    body: &str,
+) -> Result<crate::dialect::Reply, Unstorable> {
     endpoint.gather(form, &Bytes::copy_from_slice(body.as_bytes()))
 }
 
-/// What a client would put together from a stream, read with other means than the code under test.
-fn as_client(endpoint: Endpoint, stream: &str) -> (String, String, Vec<Value>, Vec<Value>, Value) {
-    let (mut text, mut thinking, mut calls, mut logprobs) = (String::new(), String::new(), vec![], vec![]);
-    let all: Vec<Value> = stream.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let (last, others) = all.split_last().unwrap();
-    assert_eq!(last["done"], true);
-    assert!(others.iter().all(|line| line["done"] == false));
-    for line in &all {
-        let (content, name) = match endpoint {
-            Endpoint::OllamaChat => (&line["message"], "content"),
-            _ => (line, "response"),
-        };
-        text.push_str(content[name].as_str().unwrap_or_default());
-        thinking.push_str(content["thinking"].as_str().unwrap_or_default());
-        calls.extend(content["tool_calls"].as_array().cloned().unwrap_or_default());
-        logprobs.extend(line["logprobs"].as_array().cloned().unwrap_or_default());
-    }
-    (text, thinking, calls, logprobs, last.clone())
-}
-
-const GENERATE: Endpoint = Endpoint::OllamaGenerate;
-const CHAT: Endpoint = Endpoint::OllamaChat;
+pub(super) const GENERATE: Endpoint = Endpoint::OllamaGenerate;
+pub(super) const CHAT: Endpoint = Endpoint::OllamaChat;
 
 #[test]
 fn generate_takes_the_prompt_out_and_keeps_all_else_in_the_scope() {
@@ -342,112 +325,4 @@ fn what_a_line_repeats_is_bounded() {
     let document = json!({"model": "m".repeat(10_000), "response": "x", "done": true}).to_string();
     assert!(GENERATE.replay(&Bytes::from(document.clone()), Form::Ndjson).is_err());
     assert!(GENERATE.replay(&Bytes::from(document), Form::Json).is_ok());
-}
-
-prop_compose! {
-    /// A reply and the stream in which it came.
-    fn stream()(
-        chat: bool,
-        thinking in prop::collection::vec("\\PC{1,20}", 0..4),
-        text in prop::collection::vec("(\\PC|[ \n\"\\\\\u{301}\u{200d}]){0,40}", 1..30),
-        calls in prop::collection::vec("[a-z]{1,8}", 0..3),
-        aligned: bool,
-        crlf: bool,
-        ended: bool,
-    ) -> (Endpoint, String) {
-        let endpoint = if chat { CHAT } else { GENERATE };
-        let line = |text: &str, thinking: Option<&str>, calls: Vec<Value>| {
-            let mut content = serde_json::Map::new();
-            content.insert(if chat { "content" } else { "response" }.to_owned(), json!(text));
-            if let Some(thinking) = thinking {
-                content.insert("thinking".to_owned(), json!(thinking));
-            }
-            if !calls.is_empty() {
-                content.insert("tool_calls".to_owned(), json!(calls));
-            }
-            let mut line = json!({"model": "m", "created_at": "2024-01-01T00:00:00Z", "done": false});
-            let object = line.as_object_mut().unwrap();
-            if chat {
-                content.insert("role".to_owned(), json!("assistant"));
-                object.insert("message".to_owned(), Value::Object(content));
-            } else {
-                object.extend(content);
-            }
-            line
-        };
-        let mut lines = Vec::new();
-        lines.extend(thinking.iter().map(|piece| line("", Some(piece), vec![])));
-        for piece in &text {
-            let mut line = line(piece, None, vec![]);
-            if aligned {
-                line["logprobs"] = json!([{"token": piece, "logprob": -0.5}]);
-            }
-            lines.push(line);
-        }
-        lines.extend(calls.iter().map(|name| line("", None, vec![json!({"function": {"name": name}})])));
-        let mut last = line("", None, vec![]);
-        for (name, value) in [
-            ("done", json!(true)), ("done_reason", json!("stop")), ("eval_count", json!(7)),
-            ("total_duration", json!(u64::MAX)), ("context", json!([1, 2])), ("_unknown", json!({"a": 1.5})),
-        ] {
-            last[name] = value;
-        }
-        lines.push(last);
-        let end = if crlf { "\r\n" } else { "\n" };
-        let mut stream: String = lines.iter().flat_map(|line| [line.to_string(), end.to_owned()]).collect();
-        if !ended {
-            stream.truncate(stream.len() - end.len());
-        }
-        (endpoint, stream)
-    }
-}
-
-proptest! {
-    #[test]
-    fn a_replayed_stream_says_what_the_stream_said((endpoint, stream) in stream()) {
-        let sent = as_client(endpoint, &stream);
-        let reply = match gather(endpoint, Form::Ndjson, &stream) {
-            Ok(reply) => reply,
-            Err(why) => {
-                prop_assert_eq!(why, Unstorable::Empty);
-                prop_assert!(sent.0.trim().is_empty() && sent.2.is_empty());
-                return Ok(());
-            }
-        };
-        prop_assert_eq!(&reply.text, &sent.0);
-        prop_assert_eq!(reply.tool_calls, !sent.2.is_empty());
-        let again = replay(endpoint, &reply.document, Form::Ndjson);
-        let mut got = as_client(endpoint, &again);
-        got.4["created_at"] = sent.4["created_at"].clone();
-        prop_assert_eq!(&got, &sent);
-
-        // What was gathered from a replay is what the replay was made of.
-        let twice = gather(endpoint, Form::Ndjson, &again).unwrap();
-        prop_assert_eq!(replay(endpoint, &twice.document, Form::Ndjson), again);
-        let whole = replay(endpoint, &reply.document, Form::Json);
-        let unstreamed = gather(endpoint, Form::Json, &whole).unwrap();
-        prop_assert_eq!(unstreamed.text, reply.text);
-        let values: [Value; 2] = [&twice.document, &unstreamed.document].map(|d| serde_json::from_slice(d).unwrap());
-        prop_assert_eq!(&values[0], &values[1]);
-    }
-
-    #[test]
-    fn a_stream_cut_anywhere_is_never_stored((endpoint, stream) in stream(), at: prop::sample::Index) {
-        // A missing last line break alone cuts nothing off.
-        let whole = stream.trim_end().len();
-        let cut = at.index(whole);
-        let body = Bytes::copy_from_slice(&stream.as_bytes()[..cut]);
-        prop_assert!(endpoint.gather(Form::Ndjson, &body).is_err());
-    }
-
-    #[test]
-    fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-        let body = Bytes::from(body);
-        for endpoint in [CHAT, GENERATE, Endpoint::OllamaEmbed] {
-            for form in [Form::Json, Form::Ndjson] {
-                let _ = endpoint.gather(form, &body);
-                let _ = endpoint.replay(&body, form);
-            }
-        }
-    }
 }
