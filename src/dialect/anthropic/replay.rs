@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::is_tool_use;
 use crate::dialect::fold::{items, parse, quoted};
-use crate::dialect::members::{entries, one_line, write_with_slots};
+use crate::dialect::members::{entries, members, one_line, write_with_slots};
 use crate::dialect::pieces::pieces;
 use crate::dialect::template::{Slot, Template, Writer};
 use crate::dialect::{Form, ReplayError};
@@ -31,19 +31,18 @@ const USAGE_AT_THE_END: [&str; 8] = [
 /// Lays a stored message out in the form asked for.
 pub(super) fn replay(document: &Bytes, form: Form) -> Result<Template, ReplayError> {
     let text = std::str::from_utf8(document).map_err(|_| no_object())?;
-    let members = entries(text).ok_or_else(no_object)?;
+    let members = members(text).ok_or_else(no_object)?;
+    let id = members.iter().find(|member| member.name == "id").and_then(|id| text.get(id.value.clone()));
     // An id that is no text stays as it is.
-    let id: Option<String> = find(&members, "id").and_then(|raw| parse(raw).ok());
+    let id: Option<String> = id.and_then(|raw| parse(raw).ok());
     let mut writer = Writer::new(id.as_deref().unwrap_or_default());
     match form {
-        Form::Json => {
-            let slot_of = |name: &str| (name == "id" && id.is_some()).then_some(Slot::Id);
-            write_with_slots(document, &mut writer, slot_of).ok_or_else(no_object)?;
-        }
+        Form::Json => write_with_slots(document, &members, &mut writer, |name| {
+            (name == "id" && id.is_some()).then_some(Slot::Id)
+        }),
         Form::Sse { .. } => {
             let text = one_line(text);
-            let members = entries(&text).ok_or_else(no_object)?;
-            events(&mut writer, &members, id.is_some())?;
+            events(&mut writer, &entries(&text).ok_or_else(no_object)?, id.is_some())?;
         }
         Form::Ndjson => return Err(ReplayError("messages are not streamed as lines".to_owned())),
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::Shape;
 use crate::dialect::fold::{items, parse, quoted};
-use crate::dialect::members::{entries, one_line, write_with_slots};
+use crate::dialect::members::{entries, members, one_line, write_with_slots};
 use crate::dialect::pieces::pieces;
 use crate::dialect::template::{Slot, Template, Writer};
 use crate::dialect::{Form, ReplayError};
@@ -28,9 +28,11 @@ pub(super) fn replay(shape: Shape, document: &Bytes, form: Form) -> Result<Templ
 
 /// The stored bytes with a fresh `created_at`.
 fn whole(document: &Bytes) -> Result<Template, ReplayError> {
+    let members = std::str::from_utf8(document).ok().and_then(members).ok_or_else(no_object)?;
     let mut writer = Writer::new("");
-    write_with_slots(document, &mut writer, |name| (name == "created_at").then_some(Slot::CreatedAt))
-        .ok_or_else(no_object)?;
+    write_with_slots(document, &members, &mut writer, |name| {
+        (name == "created_at").then_some(Slot::CreatedAt)
+    });
     Ok(writer.finish())
 }
 
