@@ -3,7 +3,13 @@
 //! Called by `cache`, off its hot path: only after the exact layer missed. Knows nothing of entries or HTTP
 //! requests of clients.
 
+mod builtin;
+
+pub use builtin::BuiltinOptions;
+
 use std::sync::Arc;
+
+use builtin::Builtin;
 
 /// Cosine similarity of two embeddings of one model, -1 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -44,10 +50,80 @@ pub enum EmbedError {
     /// The queue is full, or the circuit breaker is open after repeated failures.
     #[error("the embedder is overloaded or was switched off after repeated failures")]
     Unavailable,
+    /// The text holds nothing but blanks and control characters.
+    #[error("there is nothing to embed in the text")]
+    Empty,
     /// The embedder did not answer in time.
     #[error("the embedder did not answer within {0:?}")]
     Timeout(std::time::Duration),
     /// The embedder answered with something else than an embedding, or failed.
     #[error("the embedder failed: {0}")]
     Failed(String),
+}
+
+/// Why there is no embedder: the program does not start.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EmbedderError {
+    /// The weights inside the program are not those it was built for.
+    #[error(transparent)]
+    Model(#[from] builtin::DamagedModel),
+    /// The system gave no threads.
+    #[error("the embedder's threads could not be started: {0}")]
+    Threads(Arc<std::io::Error>),
+}
+
+/// How the embedder does, for readiness and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmbedderState {
+    /// The last texts were embedded.
+    Ok,
+    /// The last text was not, or the embedder is tried again after failures.
+    Degraded,
+    /// Nothing is embedded for now.
+    Down,
+}
+
+/// Turns texts into embeddings. Cheap to clone; all clones share one model, queue and circuit breaker.
+#[derive(Debug, Clone)]
+pub struct Embedder(Arc<Kind>);
+
+#[derive(Debug)]
+enum Kind {
+    Builtin(Builtin),
+}
+
+impl Embedder {
+    /// The model inside the program. Loading it takes a fraction of a second.
+    pub fn builtin(options: &BuiltinOptions) -> Result<Self, EmbedderError> {
+        Ok(Self(Arc::new(Kind::Builtin(Builtin::start(options)?))))
+    }
+
+    /// The model's identity: its embeddings may be compared with those of the same name only.
+    pub fn name(&self) -> &str {
+        match &*self.0 {
+            Kind::Builtin(builtin) => builtin.name(),
+        }
+    }
+
+    /// Byte offset, on a character's boundary, up to which [`Self::embed`] reads the text. Texts may be compared
+    /// by meaning only where what follows is equal.
+    pub fn window(&self, text: &str) -> usize {
+        match &*self.0 {
+            Kind::Builtin(builtin) => builtin.window(text),
+        }
+    }
+
+    /// Embeds the text up to its [`Self::window`].
+    pub async fn embed(&self, text: &str) -> Result<Embedding, EmbedError> {
+        match &*self.0 {
+            Kind::Builtin(builtin) => builtin.embed(text).await,
+        }
+    }
+
+    /// How the embedder does.
+    pub fn state(&self) -> EmbedderState {
+        match &*self.0 {
+            Kind::Builtin(builtin) => builtin.state(),
+        }
+    }
 }
