@@ -236,6 +236,18 @@ impl Endpoint {
         }
     }
 
+    /// The body of a request whose reply has this form, with usage asked for that the client did not ask for, and
+    /// every other byte as it was. `None` where there is nothing to ask. Upstream's reply must then go through an
+    /// [`openai::usage::UsageFilter`] on its way to the client.
+    pub fn ask_for_usage(self, form: Form, body: &[u8]) -> Option<Bytes> {
+        match (self, form) {
+            (Self::OpenAiChat | Self::OpenAiCompletions, Form::Sse { usage: false }) => {
+                openai::usage::ask_for_usage(body)
+            }
+            _ => None,
+        }
+    }
+
     /// Gathers a whole reply from the bytes of a 200 response, decoded, in the form that its media type names.
     ///
     /// # Errors

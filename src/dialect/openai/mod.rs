@@ -1,7 +1,16 @@
 //! OpenAI's endpoints (<https://platform.openai.com/docs/api-reference>), as its official clients and the
 //! servers that imitate it use them.
+//!
+//! One file an endpoint; [`request`] and [`reply`] hold what they share, [`fold`] and [`chunks`] what the two
+//! endpoints with streams of chunks share, [`usage`] the usage that the proxy asks for on a client's behalf.
 
 pub mod chat;
+mod chunks;
 pub mod completions;
 pub mod embeddings;
+mod fold;
+mod reply;
+mod request;
+mod response_events;
 pub mod responses;
+pub mod usage;

@@ -1,0 +1,153 @@
+//! Judging and replaying what the endpoints' replies have in common.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::dialect::members::members;
+use crate::dialect::template::{Slot, Template, Writer};
+use crate::dialect::{ReplayError, Unstorable, Usage};
+
+/// Reads a reply that came as one document. A report of an error is none.
+pub(super) fn parse(body: &[u8]) -> Result<Value, Unstorable> {
+    let document: Value =
+        serde_json::from_slice(body).map_err(|error| Unstorable::Malformed(error.to_string()))?;
+    refuse_error(document.as_object().ok_or_else(|| malformed("no JSON object"))?)?;
+    Ok(document)
+}
+
+/// Refuses a document, or a stream's chunk, that reports an error.
+pub(super) fn refuse_error(document: &Map<String, Value>) -> Result<(), Unstorable> {
+    if document.get("error").is_some_and(|error| !error.is_null()) {
+        return Err(Unstorable::Error);
+    }
+    Ok(())
+}
+
+/// The error for a reply of no known shape.
+pub(super) fn malformed(what: &str) -> Unstorable {
+    Unstorable::Malformed(what.to_owned())
+}
+
+/// The choices of a reply, each with the reason why it ended, which must be a good one.
+pub(super) fn whole_choices(document: &Value) -> Result<&Vec<Value>, Unstorable> {
+    let choices = document.get("choices").and_then(Value::as_array).ok_or_else(|| malformed("no choices"))?;
+    if choices.is_empty() {
+        return Err(Unstorable::Empty);
+    }
+    for choice in choices {
+        match choice.get("finish_reason") {
+            // OpenAI's reasons for a whole reply, then those that servers which imitate it use for the same.
+            Some(Value::String(reason)) => match reason.as_str() {
+                "stop" | "tool_calls" | "function_call" | "eos" | "eos_token" | "stop_sequence"
+                | "end_turn" => {}
+                _ => return Err(Unstorable::Incomplete(reason.clone())),
+            },
+            Some(Value::Null) | None => return Err(Unstorable::Truncated),
+            Some(_) => return Err(malformed("finish_reason")),
+        }
+    }
+    Ok(choices)
+}
+
+/// The tokens of `usage`, counted under these names; `None` where upstream did not count both.
+pub(super) fn usage(document: &Value, input: &str, output: &str) -> Option<Usage> {
+    let usage = document.get("usage")?;
+    Some(Usage { input: usage.get(input)?.as_u64()?, output: usage.get(output)?.as_u64()? })
+}
+
+/// A stored document, to be replayed.
+pub(super) fn stored(document: &Bytes) -> Result<Value, ReplayError> {
+    serde_json::from_slice(document).map_err(|error| ReplayError(error.to_string()))
+}
+
+/// Replays a document as it was stored, but for a fresh `id` and `created`.
+pub(super) fn replay_json(document: &Bytes) -> Result<Template, ReplayError> {
+    #[derive(Deserialize)]
+    struct Identified<'a> {
+        #[serde(borrow)]
+        id: Option<Cow<'a, str>>,
+    }
+    let id = serde_json::from_slice(document).ok().and_then(|identified: Identified<'_>| identified.id);
+    let id = id.unwrap_or_default();
+    let mut writer = Writer::new(&id);
+    splice(&mut writer, document, |_, name, is_number| match name {
+        "id" if !id.is_empty() => Some(Writer::mark(Slot::Id)),
+        "created" if is_number => Some(Writer::mark(Slot::Created)),
+        _ => None,
+    })?;
+    Ok(writer.finish())
+}
+
+/// Appends a stored document without a copy, but for the members for which `renew` has a slot: it is given the
+/// member's name and whether its value is a number.
+pub(super) fn splice(
+    writer: &mut Writer,
+    document: &Bytes,
+    mut renew: impl FnMut(&mut Writer, &str, bool) -> Option<Value>,
+) -> Result<(), ReplayError> {
+    let text = std::str::from_utf8(document).map_err(|error| ReplayError(error.to_string()))?;
+    let mut written = 0;
+    for member in members(text).ok_or_else(|| ReplayError("no JSON object".to_owned()))? {
+        let is_number = text
+            .get(member.value.clone())
+            .is_some_and(|value| value.starts_with(|first: char| first.is_ascii_digit()));
+        if let Some(slot) = renew(writer, &member.name, is_number) {
+            writer.shared(document.slice(written..member.value.start));
+            writer.json(&slot);
+            written = member.value.end;
+        }
+    }
+    writer.shared(document.slice(written..));
+    Ok(())
+}
+
+/// How many characters a piece of streamed text has at most: as much as a few tokens, so that no line of a
+/// stream is long.
+const PIECE: usize = 256;
+
+/// Cuts text into the pieces of a stream, after white space where there is any.
+pub(super) fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let window = match rest.char_indices().nth(PIECE) {
+            Some((end, _)) => rest.split_at(end).0,
+            None => rest,
+        };
+        let cut = if window.len() == rest.len() {
+            rest.len()
+        } else {
+            let space = window.char_indices().rev().find(|(_, c)| c.is_whitespace());
+            space.map_or(window.len(), |(at, c)| at + c.len_utf8())
+        };
+        let (piece, after) = rest.split_at(cut);
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn pieces_end_after_white_space() {
+        let text = "word ".repeat(200);
+        let found: Vec<_> = pieces(&text).collect();
+        assert!(found.len() > 3 && found.iter().all(|piece| piece.ends_with(' ')));
+        assert_eq!(pieces("").count(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_the_text(text in "(\\PC|[ \n]){0,900}") {
+            let found: Vec<_> = pieces(&text).collect();
+            prop_assert_eq!(found.concat(), text.as_str());
+            prop_assert!(found.iter().all(|piece| (1..=PIECE).contains(&piece.chars().count())));
+        }
+    }
+}
