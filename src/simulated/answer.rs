@@ -124,7 +124,7 @@ impl Asked {
             input_tokens: self.prompt.split_whitespace().count().max(1),
             output_tokens: 0,
         };
-        if let Some(limit) = self.token_limit() {
+        if let Some(limit) = self.token_limit().filter(|_| !matches!(content, Content::Huge(_))) {
             for text in &mut answer.texts {
                 if text.len() > limit {
                     text.truncate(limit);

@@ -184,7 +184,8 @@ impl Fault {
         self
     }
 
-    /// Adds a trailer to a streamed reply, and the `Trailer` header that announces it.
+    /// Adds a trailer to a reply and the `Trailer` header that announces it. hyper sends trailers only where the
+    /// request says `TE: trailers`.
     #[must_use]
     pub fn trailer(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((header::TRAILER, HeaderValue::from_name(name.clone())));
@@ -211,8 +212,8 @@ impl Fault {
         let mut fault = Self::default();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             let (name, value) = word.split_once('=').map_or((word, None), |(n, v)| (n, Some(v)));
-            let number = || value.and_then(|v| v.parse::<usize>().ok());
-            match (name, number()) {
+            let number = value.map(|value| value.parse::<usize>().map_err(|_| unknown(word))).transpose()?;
+            match (name, number) {
                 ("status", Some(code)) => {
                     fault.status = u16::try_from(code).ok().and_then(|c| StatusCode::from_u16(c).ok());
                     if fault.status.is_none_or(|status| status.is_informational()) {

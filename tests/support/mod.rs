@@ -1,0 +1,85 @@
+//! What the tests that drive the program from outside share: a client, encoders, the simulated upstream.
+//!
+//! A test file says `mod support;` and takes what it needs.
+#![allow(dead_code, unused_imports, reason = "each test file takes what it needs")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test"
+)]
+
+pub mod client;
+pub mod encodings;
+
+pub use client::{Ask, Connection, Reply, Stream, raw};
+pub use rejoinder::simulated::{Encoding, Fault, Gate, Recorded, Simulated, SimulatedOptions};
+
+/// A simulated upstream without delays.
+pub async fn upstream() -> Simulated {
+    Simulated::start(SimulatedOptions::default()).await.unwrap()
+}
+
+/// The endpoints that generate, each with a request for it that asks `prompt`, unstreamed.
+pub fn generating(prompt: &str) -> Vec<(&'static str, serde_json::Value)> {
+    use serde_json::json;
+    let messages = json!([{"role": "user", "content": prompt}]);
+    vec![
+        ("/v1/chat/completions", json!({"model": "llama3.2", "messages": messages, "stream": false})),
+        ("/v1/completions", json!({"model": "llama3.2", "prompt": prompt, "stream": false})),
+        ("/v1/responses", json!({"model": "llama3.2", "input": prompt, "stream": false})),
+        (
+            "/v1/messages",
+            json!({"model": "llama3.2", "max_tokens": 1024, "messages": messages, "stream": false}),
+        ),
+        ("/api/generate", json!({"model": "llama3.2", "prompt": prompt, "stream": false})),
+        ("/api/chat", json!({"model": "llama3.2", "messages": messages, "stream": false})),
+    ]
+}
+
+/// The same request, streamed.
+pub fn streamed(body: &serde_json::Value) -> serde_json::Value {
+    let mut body = body.clone();
+    body["stream"] = serde_json::Value::Bool(true);
+    body
+}
+
+/// The text of a reply to an unstreamed request, in any dialect.
+pub fn text_of(document: &serde_json::Value) -> String {
+    let pointers = [
+        "/choices/0/message/content",
+        "/choices/0/text",
+        "/output/0/content/0/text",
+        "/content/0/text",
+        "/message/content",
+        "/response",
+    ];
+    let found = pointers.iter().find_map(|pointer| document.pointer(pointer)?.as_str());
+    found.unwrap_or_else(|| panic!("no text in {document}")).to_owned()
+}
+
+/// The JSON values of a whole stream, server-sent events or lines, without `[DONE]`.
+pub fn values_of(stream: &str) -> Vec<serde_json::Value> {
+    stream
+        .lines()
+        .map(|line| line.strip_prefix("data: ").unwrap_or(line))
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}")))
+        .collect()
+}
+
+/// The text of a whole stream, in any dialect.
+pub fn streamed_text_of(stream: &str) -> String {
+    let pointers =
+        ["/choices/0/delta/content", "/choices/0/text", "/delta/text", "/message/content", "/response"];
+    values_of(stream)
+        .iter()
+        .filter_map(|value| {
+            if value["type"] == "response.output_text.delta" {
+                return value["delta"].as_str().map(str::to_owned);
+            }
+            pointers.iter().find_map(|pointer| value.pointer(pointer)?.as_str()).map(str::to_owned)
+        })
+        .collect()
+}
