@@ -4,12 +4,15 @@
 //! requests of clients.
 
 mod builtin;
+mod remote;
 
 pub use builtin::BuiltinOptions;
+pub use remote::{ApiKey, RemoteOptions};
 
 use std::sync::Arc;
 
 use builtin::Builtin;
+use remote::{Api, Remote};
 
 /// Cosine similarity of two embeddings of one model, -1 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -70,6 +73,14 @@ pub enum EmbedderError {
     /// The system gave no threads.
     #[error("the embedder's threads could not be started: {0}")]
     Threads(Arc<std::io::Error>),
+    /// The server's URL is none that can be used.
+    #[error("{url} is no URL of an embedder: {reason}")]
+    Url {
+        /// The URL, without credentials.
+        url: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
 }
 
 /// How the embedder does, for readiness and metrics.
@@ -88,8 +99,10 @@ pub enum EmbedderState {
 pub struct Embedder(Arc<Kind>);
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, behind an `Arc`")]
 enum Kind {
     Builtin(Builtin),
+    Remote(Remote),
 }
 
 impl Embedder {
@@ -98,10 +111,22 @@ impl Embedder {
         Ok(Self(Arc::new(Kind::Builtin(Builtin::start(options)?))))
     }
 
+    /// A model that an Ollama server runs, by `/api/embed`; where that is missing by the older
+    /// `/api/embeddings`, whose window is shorter.
+    pub fn ollama(options: RemoteOptions) -> Result<Self, EmbedderError> {
+        Ok(Self(Arc::new(Kind::Remote(Remote::new(Api::Ollama, options)?))))
+    }
+
+    /// A model behind OpenAI's `/v1/embeddings`.
+    pub fn openai(options: RemoteOptions) -> Result<Self, EmbedderError> {
+        Ok(Self(Arc::new(Kind::Remote(Remote::new(Api::OpenAi, options)?))))
+    }
+
     /// The model's identity: its embeddings may be compared with those of the same name only.
     pub fn name(&self) -> &str {
         match &*self.0 {
             Kind::Builtin(builtin) => builtin.name(),
+            Kind::Remote(remote) => remote.name(),
         }
     }
 
@@ -110,6 +135,7 @@ impl Embedder {
     pub fn window(&self, text: &str) -> usize {
         match &*self.0 {
             Kind::Builtin(builtin) => builtin.window(text),
+            Kind::Remote(remote) => remote.window(text),
         }
     }
 
@@ -117,6 +143,7 @@ impl Embedder {
     pub async fn embed(&self, text: &str) -> Result<Embedding, EmbedError> {
         match &*self.0 {
             Kind::Builtin(builtin) => builtin.embed(text).await,
+            Kind::Remote(remote) => remote.embed(text).await,
         }
     }
 
@@ -124,6 +151,7 @@ impl Embedder {
     pub fn state(&self) -> EmbedderState {
         match &*self.0 {
             Kind::Builtin(builtin) => builtin.state(),
+            Kind::Remote(remote) => remote.state(),
         }
     }
 }
