@@ -3,6 +3,7 @@
 //! The library is the program in parts, for its tests and benchmarks; ARCHITECTURE.md is the map.
 
 pub mod breaker;
+pub mod cache;
 pub mod dialect;
 pub mod embed;
 pub mod simulated;

@@ -1,0 +1,179 @@
+//! Prompts that must not be matched by meaning at all, since what they ask is not all in their words.
+//!
+//! Called by the reuse decision before it looks for neighbours. The phrases are in
+//! `data/leanings.txt`, one class a [`Leaning`].
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::named;
+use super::prepare::flat;
+
+named! {
+    /// What a prompt leans on besides its own words. The names are stable.
+    Leaning {
+        /// What was said before: "the second one", "continue", "why?".
+        Context = "context",
+        /// The moment of asking: "today", "latest", "now".
+        Moment = "moment",
+        /// Who asks: "my order", "what did I".
+        Person = "person",
+        /// Chance or change: "another joke", "random".
+        Variety = "variety",
+    }
+}
+
+/// A phrase that shows a leaning.
+struct Sign {
+    leaning: Leaning,
+    /// The phrase in lower case between blanks.
+    text: String,
+    place: Place,
+}
+
+/// Where in a prompt a phrase counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Anywhere,
+    Start,
+    /// At the start of a short prompt, which says nothing else.
+    ShortStart,
+    End,
+    Whole,
+    /// Shows nothing, and is passed over.
+    Nowhere,
+}
+
+/// Words in a prompt so short that a pronoun in it can only mean what was said before.
+const SHORT: usize = 5;
+
+/// The phrases by their first word.
+static SIGNS: LazyLock<HashMap<String, Vec<Sign>>> = LazyLock::new(read);
+
+fn read() -> HashMap<String, Vec<Sign>> {
+    let mut signs: HashMap<String, Vec<Sign>> = HashMap::new();
+    let mut leaning = Leaning::Context;
+    for line in include_str!("data/leanings.txt").lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            leaning = Leaning::from_name(name).unwrap_or(leaning);
+            continue;
+        }
+        let mut marks = line.chars();
+        let (place, phrase) = match (marks.next(), marks.as_str(), line.strip_suffix('$')) {
+            (Some('^'), rest, _) => (Place::Start, rest),
+            (Some('~'), rest, _) => (Place::ShortStart, rest),
+            (Some('='), rest, _) => (Place::Whole, rest),
+            (Some('!'), rest, _) => (Place::Nowhere, rest),
+            (_, _, Some(rest)) => (Place::End, rest),
+            _ => (Place::Anywhere, line),
+        };
+        let text = flat(phrase);
+        if let Some(first) = text.split_whitespace().next() {
+            signs.entry(first.to_owned()).or_default().push(Sign { leaning, text, place });
+        }
+    }
+    signs
+}
+
+/// Manners at the ends of a prompt, which leave it as short as it is.
+const MANNERS: &[&str] = &[
+    "please",
+    "pls",
+    "ok",
+    "okay",
+    "so",
+    "and",
+    "then",
+    "hey",
+    "hi",
+    "hello",
+    "thanks",
+    "well",
+    "can you",
+    "could you",
+];
+
+/// Prompts that must not be matched by meaning at all; None when there is no objection.
+///
+/// The first of [`Leaning::ALL`] that applies. Linear in the length of the prompt.
+pub fn exact_only(prompt: &str) -> Option<Leaning> {
+    let text = flat(prompt);
+    let bare = bare(&text);
+    let mut found: Option<Leaning> = None;
+    let mut at = 0;
+    // `flat` puts one blank between words and one at either end, so a word begins behind each blank.
+    let short = text.split_whitespace().count() <= SHORT;
+    while let Some(rest) = text.get(at..).filter(|rest| rest.len() > 1) {
+        let word = rest.trim_start().split(' ').next().unwrap_or_default();
+        let signs = || SIGNS.get(word).into_iter().flatten().filter(|sign| rest.starts_with(&sign.text));
+        if let Some(nothing) = signs().find(|sign| sign.place == Place::Nowhere) {
+            at += nothing.text.len() - 1;
+            continue;
+        }
+        for sign in signs() {
+            let applies = match sign.place {
+                Place::Anywhere => true,
+                Place::Start => at == 0,
+                Place::ShortStart => at == 0 && short,
+                Place::End => rest.len() == sign.text.len(),
+                Place::Whole | Place::Nowhere => false,
+            };
+            if applies && found.is_none_or(|before| sign.leaning < before) {
+                found = Some(sign.leaning);
+            }
+        }
+        at += word.len() + 1;
+    }
+    if found == Some(Leaning::Person) && HOW_TO.iter().any(|start| bare.starts_with(start)) {
+        found = None;
+    }
+    let word = bare.split_whitespace().next().unwrap_or_default();
+    let whole = SIGNS
+        .get(word)
+        .into_iter()
+        .flatten()
+        .find(|sign| sign.place == Place::Whole && sign.text.trim() == bare);
+    whole.map(|sign| sign.leaning).or(found)
+}
+
+/// Beginnings of questions about how a thing is done, which have one answer for all who ask.
+const HOW_TO: &[&str] = &[
+    "how do i ",
+    "how can i ",
+    "how should i ",
+    "how do you ",
+    "how to ",
+    "how would i ",
+    "what is the way ",
+    "what is the best way ",
+    "is there a way ",
+    "is there any way ",
+    "steps ",
+    "where do i ",
+    "where can i ",
+    "can i ",
+    "may i ",
+];
+
+/// The prompt without manners at its ends.
+fn bare(text: &str) -> &str {
+    let mut bare = text.trim();
+    loop {
+        let before = bare;
+        for manner in MANNERS {
+            let cut = |rest: &&str| rest.starts_with(' ');
+            if let Some(rest) = bare.strip_prefix(manner).filter(cut) {
+                bare = rest.trim_start();
+            }
+            if let Some(rest) = bare.strip_suffix(manner).filter(|rest| rest.ends_with(' ')) {
+                bare = rest.trim_end();
+            }
+        }
+        if bare == before {
+            return bare;
+        }
+    }
+}

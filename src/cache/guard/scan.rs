@@ -1,0 +1,502 @@
+//! Cuts a prompt into tokens: words, numbers and verbatim spans (code, quotations, addresses).
+//!
+//! Called by [`super::prepare`]; [`words_of`] also by the word lists, so that both cut alike. Linear
+//! in the length of the prompt. Word boundaries are those of UAX #29.
+
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_segmentation::UnicodeSegmentation as _;
+
+use super::number::{self, Amount};
+
+/// How a token counts.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// A word.
+    Word,
+    /// A number written in digits or words.
+    Number(Amount),
+    /// A time of day, in minutes since midnight.
+    Time(u32),
+    /// A URL, an e-mail address, a path.
+    Address,
+    /// A piece of code that is no plain word: an identifier, a flag, an expression.
+    Code,
+    /// An operator standing alone.
+    Operator,
+    /// The end of a sentence or clause.
+    Stop,
+}
+
+/// One token.
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    /// Lower case for words, canonical for numbers, verbatim for addresses and code.
+    pub(super) text: String,
+    pub(super) kind: Kind,
+    /// Begins a sentence, a line or a quotation, so that a capital there says nothing.
+    pub(super) begins: bool,
+    /// Has a capital or a digit where an ordinary word has none.
+    pub(super) name: bool,
+    /// Written with a capital first letter.
+    pub(super) capital: bool,
+    /// Stands inside a verbatim span.
+    pub(super) verbatim: Option<Verbatim>,
+}
+
+/// What a verbatim span is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verbatim {
+    /// Between backticks, or an indented line.
+    Code,
+    /// Between quotation marks.
+    Quoted,
+}
+
+/// A verbatim span of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) kind: Verbatim,
+    /// What stands between the marks, outer blanks removed.
+    pub(super) text: String,
+}
+
+/// A prompt cut up.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    pub(super) tokens: Vec<Token>,
+    pub(super) spans: Vec<Span>,
+}
+
+/// The words of a phrase of the lists, cut as prompts are.
+pub(super) fn words_of(phrase: &str) -> Vec<String> {
+    let mut scan = Scan::default();
+    scan.prose(phrase, None);
+    scan.tokens
+        .into_iter()
+        .filter(|token| token.kind != Kind::Stop)
+        .map(|token| token.text.to_lowercase())
+        .collect()
+}
+
+/// Cuts up a prompt.
+pub(super) fn scan(prompt: &str) -> Scan {
+    let normal: String = prompt
+        .nfc()
+        .filter_map(|c| match c {
+            '\u{2018}' | '\u{2019}' | '\u{02bc}' => Some('\''),
+            '\u{2013}' | '\u{2014}' | '\u{2212}' => Some('-'),
+            '\u{a0}' | '\u{202f}' | '\u{2009}' => Some(' '),
+            '\u{200b}' | '\u{feff}' | '\r' => None,
+            other => Some(other),
+        })
+        .collect();
+    let mut scan = Scan::default();
+    let mut rest = normal.as_str();
+    let mut before = None;
+    let mut plain_from = rest;
+    // `plain_from` is the text not yet given out; `rest` the part of it not yet looked at.
+    while let Some(mark) = rest.chars().next() {
+        let end = closing(mark, before, rest);
+        if let Some((kind, inner, after)) = end {
+            let plain = plain_from.get(..plain_from.len() - rest.len()).unwrap_or_default();
+            scan.plain(plain);
+            scan.span(kind, inner);
+            rest = after;
+            plain_from = after;
+            before = Some('"');
+        } else {
+            rest = rest.get(mark.len_utf8()..).unwrap_or_default();
+            before = Some(mark);
+        }
+    }
+    scan.plain(plain_from);
+    scan
+}
+
+/// If a verbatim span opens at the start of `rest`: its kind, its inside, and what follows it.
+fn closing(mark: char, before: Option<char>, rest: &str) -> Option<(Verbatim, &str, &str)> {
+    let spans = |kind, open: &str, close: &str| {
+        let (inner, after) = rest.strip_prefix(open)?.split_once(close)?;
+        (!inner.trim().is_empty()).then_some((kind, inner, after))
+    };
+    match mark {
+        '`' if rest.starts_with("```") => spans(Verbatim::Code, "```", "```"),
+        '`' => spans(Verbatim::Code, "`", "`"),
+        // A mark right behind a digit is a unit (5'10"), not a quotation.
+        '"' if !before.is_some_and(|c| c.is_ascii_digit()) => spans(Verbatim::Quoted, "\"", "\""),
+        '\u{201c}' => spans(Verbatim::Quoted, "\u{201c}", "\u{201d}"),
+        '\u{201e}' => spans(Verbatim::Quoted, "\u{201e}", "\u{201c}")
+            .or_else(|| spans(Verbatim::Quoted, "\u{201e}", "\u{201d}")),
+        '\u{ab}' => spans(Verbatim::Quoted, "\u{ab}", "\u{bb}"),
+        '\u{300c}' => spans(Verbatim::Quoted, "\u{300c}", "\u{300d}"),
+        '\'' if before.is_none_or(|c| c.is_whitespace() || c == '(' || c == ':') => single_quoted(rest),
+        _ => None,
+    }
+}
+
+/// A span between single quotation marks: the closing one must end a word, since apostrophes do not.
+fn single_quoted(rest: &str) -> Option<(Verbatim, &str, &str)> {
+    const LONGEST: usize = 400;
+    let body = rest.strip_prefix('\'')?;
+    if !body.starts_with(|c: char| c.is_alphanumeric()) {
+        return None;
+    }
+    for (at, _) in body.match_indices('\'').take_while(|(at, _)| *at < LONGEST) {
+        let (inner, after) = (body.get(..at)?, body.get(at + 1..)?);
+        if inner.contains('\n') {
+            return None;
+        }
+        if !after.starts_with(|c: char| c.is_alphanumeric()) && !inner.ends_with(char::is_whitespace) {
+            return Some((Verbatim::Quoted, inner, after));
+        }
+    }
+    None
+}
+
+impl Scan {
+    /// Text outside marks; its indented lines are code.
+    fn plain(&mut self, text: &str) {
+        for (number, line) in text.split('\n').enumerate() {
+            if number > 0 {
+                self.stop();
+                if line.starts_with("  ") || line.starts_with('\t') {
+                    self.span(Verbatim::Code, line.trim_end());
+                    continue;
+                }
+            }
+            self.prose(line, None);
+        }
+    }
+
+    fn span(&mut self, kind: Verbatim, inner: &str) {
+        // Indentation is part of a line of code, blanks around a marked span are not.
+        let text = if inner.starts_with("  ") && !inner.contains('\n') { inner } else { inner.trim() };
+        if text.trim().is_empty() {
+            return;
+        }
+        self.spans.push(Span { kind, text: text.to_owned() });
+        self.stop_if_open();
+        self.prose(inner, Some(kind));
+    }
+
+    fn stop(&mut self) {
+        self.tokens.push(Token {
+            text: String::new(),
+            kind: Kind::Stop,
+            begins: false,
+            name: false,
+            capital: false,
+            verbatim: None,
+        });
+    }
+
+    /// Marks that what follows begins anew, without ending the sentence.
+    fn stop_if_open(&mut self) {
+        if self.tokens.is_empty() {
+            self.stop();
+        }
+    }
+
+    fn push(&mut self, text: String, kind: Kind, verbatim: Option<Verbatim>) {
+        let begins = self.begins();
+        self.tokens.push(Token { text, kind, begins, name: false, capital: false, verbatim });
+    }
+
+    fn begins(&self) -> bool {
+        self.tokens.last().is_none_or(|last| last.kind == Kind::Stop)
+    }
+
+    fn prose(&mut self, text: &str, verbatim: Option<Verbatim>) {
+        for chunk in text.split_whitespace() {
+            self.chunk(chunk, verbatim);
+        }
+    }
+
+    /// One run of characters between blanks.
+    fn chunk(&mut self, chunk: &str, verbatim: Option<Verbatim>) {
+        let (core, ends) = trim(chunk);
+        if core.is_empty() {
+            if ends {
+                self.stop();
+            }
+            return;
+        }
+        if !core.contains(|c: char| c.is_alphanumeric()) {
+            self.symbols(core, verbatim);
+        } else if is_address(core) {
+            self.push(core.trim_end_matches('/').to_owned(), Kind::Address, verbatim);
+        } else if let Some(parts) = number::read(core) {
+            for part in parts {
+                match part {
+                    number::Part::Amount(amount) => self.push(amount.key(), Kind::Number(amount), verbatim),
+                    number::Part::Time(minutes) => {
+                        self.push(format!("time {minutes}"), Kind::Time(minutes), verbatim);
+                    }
+                    number::Part::Word(word) => self.push(word, Kind::Word, verbatim),
+                }
+            }
+        } else if is_code(core) {
+            self.push(core.to_owned(), Kind::Code, verbatim);
+        } else {
+            for part in core.split(['-', '/']).filter(|part| !part.is_empty()) {
+                if part != core
+                    && let Some(number::Part::Amount(amount)) =
+                        number::read(part).and_then(|parts| parts.into_iter().next())
+                {
+                    self.push(amount.key(), Kind::Number(amount), verbatim);
+                } else {
+                    self.words(part, verbatim);
+                }
+            }
+        }
+        if ends {
+            self.stop();
+        }
+    }
+
+    fn words(&mut self, text: &str, verbatim: Option<Verbatim>) {
+        // Names of languages that end in symbols are no words by UAX #29.
+        let kept = ["c++", "c#", "f#", "u.s.", "u.k.", "e.g.", "i.e.", "a.m.", "p.m."];
+        let lower = text.to_lowercase();
+        let lower_dotted = format!("{lower}.");
+        if let Some(word) = kept.iter().find(|word| **word == lower || **word == lower_dotted) {
+            self.word((*word).to_owned(), text, verbatim);
+            return;
+        }
+        for word in text.unicode_words() {
+            for part in word.split('_').filter(|part| !part.is_empty()) {
+                self.contracted(part, verbatim);
+            }
+        }
+        // Scripts and emoji that hold no words by UAX #29 still count.
+        if text.unicode_words().next().is_none() {
+            self.word(lower, text, verbatim);
+        }
+    }
+
+    /// A word, with what was contracted into it written out.
+    fn contracted(&mut self, word: &str, verbatim: Option<Verbatim>) {
+        let lower = word.to_lowercase();
+        if let Some((_, full)) = CONTRACTIONS.iter().find(|(short, _)| *short == lower) {
+            for part in full.split(' ') {
+                self.word(part.to_owned(), part, verbatim);
+            }
+            return;
+        }
+        if let Some(stem) = lower.strip_suffix("n't") {
+            self.word(stem.to_owned(), word, verbatim);
+            self.word("not".to_owned(), "not", verbatim);
+            return;
+        }
+        for (suffix, full) in
+            [("'re", "are"), ("'ll", "will"), ("'ve", "have"), ("'d", "would"), ("'m", "am")]
+        {
+            if let Some(stem) = lower.strip_suffix(suffix) {
+                self.word(stem.to_owned(), word.get(..stem.len()).unwrap_or(stem), verbatim);
+                self.word(full.to_owned(), full, verbatim);
+                return;
+            }
+        }
+        if let Some(stem) = lower.strip_suffix("'s") {
+            self.word(stem.to_owned(), word.get(..stem.len()).unwrap_or(stem), verbatim);
+            if IS_AFTER.contains(&stem) {
+                self.word("is".to_owned(), "is", verbatim);
+            }
+            return;
+        }
+        self.word(lower.trim_end_matches('\'').to_owned(), word, verbatim);
+    }
+
+    fn word(&mut self, text: String, written: &str, verbatim: Option<Verbatim>) {
+        let begins = self.begins();
+        if let Some(amount) = number::word(&text) {
+            self.tokens.push(Token {
+                text: amount.key(),
+                kind: Kind::Number(amount),
+                begins,
+                name: false,
+                capital: false,
+                verbatim,
+            });
+            return;
+        }
+        let capital = written.starts_with(char::is_uppercase);
+        let inner = written.chars().skip(1).any(|c| c.is_uppercase() || c.is_ascii_digit());
+        let name = (inner || (capital && !begins)) && text != "i";
+        self.tokens.push(Token { text, kind: Kind::Word, begins, name, capital, verbatim });
+    }
+
+    fn symbols(&mut self, core: &str, verbatim: Option<Verbatim>) {
+        match core {
+            "&" => self.word("and".to_owned(), "and", verbatim),
+            "->" | "=>" | "\u{2192}" => self.word("to".to_owned(), "to", verbatim),
+            "$" | "%" | "\u{20ac}" | "\u{a3}" | "\u{a5}" => self.word(core.to_owned(), core, verbatim),
+            _ if core.contains(|c: char| "+*/=<>^%|~!@#\u{d7}\u{f7}".contains(c)) => {
+                self.push(core.to_owned(), Kind::Operator, verbatim);
+            }
+            _ if core.is_ascii() => {}
+            // Emoji, signs of other scripts.
+            _ => self.word(core.to_lowercase(), core, verbatim),
+        }
+    }
+}
+
+/// Words behind which `'s` is `is` rather than a possessive.
+const IS_AFTER: &[&str] =
+    &["what", "who", "where", "when", "how", "why", "it", "that", "there", "here", "he", "she"];
+
+/// Contractions that no rule of suffixes covers, and frequent spellings without the apostrophe.
+const CONTRACTIONS: &[(&str, &str)] = &[
+    ("can't", "can not"),
+    ("cannot", "can not"),
+    ("cant", "can not"),
+    ("won't", "will not"),
+    ("wont", "will not"),
+    ("shan't", "shall not"),
+    ("ain't", "is not"),
+    ("dont", "do not"),
+    ("doesnt", "does not"),
+    ("didnt", "did not"),
+    ("isnt", "is not"),
+    ("arent", "are not"),
+    ("wasnt", "was not"),
+    ("werent", "were not"),
+    ("havent", "have not"),
+    ("hasnt", "has not"),
+    ("shouldnt", "should not"),
+    ("couldnt", "could not"),
+    ("wouldnt", "would not"),
+    ("whats", "what is"),
+    ("hows", "how is"),
+    ("wheres", "where is"),
+    ("whos", "who is"),
+    ("im", "i am"),
+    ("ive", "i have"),
+    ("thats", "that is"),
+    ("lets", "let us"),
+    ("let's", "let us"),
+    ("gonna", "going to"),
+    ("wanna", "want to"),
+    ("gotta", "got to"),
+    ("w/o", "without"),
+    ("u", "you"),
+    ("ur", "your"),
+    ("r", "are"),
+    ("teh", "the"),
+];
+
+/// Takes sentence marks and lone brackets off a chunk; the flag tells whether a sentence or clause ends there.
+fn trim(chunk: &str) -> (&str, bool) {
+    let mut core = chunk;
+    let mut ends = false;
+    loop {
+        let before = core;
+        for (open, close) in [('(', ')'), ('[', ']'), ('{', '}')] {
+            let (opened, closed) = (core.matches(open).count(), core.matches(close).count());
+            if core.starts_with(open)
+                && (opened > closed || (core.ends_with(close) && opened == 1 && core.len() > 2))
+            {
+                core = core.get(1..).unwrap_or_default();
+            }
+            if core.ends_with(close) && core.matches(close).count() > core.matches(open).count() {
+                core = core.get(..core.len() - 1).unwrap_or_default();
+            }
+        }
+        if let Some(shorter) =
+            core.strip_suffix(['.', '!', '?', ':', ';', '\u{2026}', '\u{3002}', '\u{ff1f}', '\u{ff01}'])
+        {
+            if !is_dotted(core) {
+                ends = true;
+            }
+            core = shorter;
+        } else if let Some(shorter) = core.strip_suffix([',', '\u{3001}', '\u{ff0c}', '\'', '"']) {
+            core = shorter;
+        }
+        core = core.strip_prefix(['\'', '"', '\u{bf}', '\u{a1}']).unwrap_or(core);
+        if core == before {
+            return (core, ends);
+        }
+    }
+}
+
+/// Whether the last dot belongs to an abbreviation.
+fn is_dotted(chunk: &str) -> bool {
+    let lower = chunk.to_lowercase();
+    [
+        "a.m.", "p.m.", "u.s.", "u.k.", "e.g.", "i.e.", "mt.", "st.", "dr.", "mr.", "mrs.", "ms.", "vs.",
+        "no.", "approx.",
+    ]
+    .contains(&lower.as_str())
+}
+
+/// Top-level domains that mark a bare host name.
+const DOMAINS: &[&str] = &[
+    "com", "org", "net", "edu", "gov", "io", "dev", "ai", "app", "co", "info", "de", "uk", "fr", "eu", "jp",
+    "cn", "ru", "in",
+];
+
+/// Endings that mark a bare file name.
+const FILES: &[&str] = &[
+    "txt", "py", "rs", "js", "ts", "jsx", "tsx", "java", "c", "h", "cpp", "cs", "go", "rb", "php", "sh",
+    "sql", "csv", "json", "yaml", "yml", "toml", "xml", "html", "css", "md", "pdf", "docx", "xlsx", "png",
+    "jpg", "jpeg", "gif", "zip", "gz", "tar", "log", "exe", "dll", "so", "conf", "ini", "env", "lock",
+    "ipynb",
+];
+
+fn is_address(core: &str) -> bool {
+    if core.contains("://") || core.starts_with("www.") {
+        return true;
+    }
+    if let Some((user, host)) = core.split_once('@') {
+        return !user.is_empty() && host.contains('.');
+    }
+    if core.len() > 1
+        && (core.starts_with('/')
+            || core.starts_with("./")
+            || core.starts_with("../")
+            || core.starts_with("~/"))
+    {
+        return true;
+    }
+    if core.get(1..3) == Some(":\\") || core.starts_with("\\\\") {
+        return true;
+    }
+    let plain = core.chars().all(|c| c.is_alphanumeric() || "._-/".contains(c));
+    let last = core.rsplit('.').next().unwrap_or_default();
+    let named = plain
+        && core.starts_with(char::is_alphanumeric)
+        && core.contains('.')
+        && !core.starts_with(|c: char| c.is_ascii_digit());
+    if named && core.contains('/') {
+        return true;
+    }
+    // "Node.js" and its like are products, written with a capital.
+    let lower = core.to_lowercase();
+    let product = [
+        "node.js",
+        "next.js",
+        "vue.js",
+        "react.js",
+        "express.js",
+        "nuxt.js",
+        "three.js",
+        "d3.js",
+        "asp.net",
+        "vb.net",
+    ];
+    named
+        && !product.contains(&lower.as_str())
+        && (DOMAINS.contains(&last) || FILES.contains(&last))
+        && core.len() > last.len() + 2
+}
+
+fn is_code(core: &str) -> bool {
+    let lower = core.to_lowercase();
+    if matches!(lower.as_str(), "c++" | "c#" | "f#" | "at&t" | "r&d" | "q&a" | "w/o") {
+        return false;
+    }
+    if core.starts_with("--") || (core.starts_with('-') && core.len() > 1) {
+        return true;
+    }
+    core.contains("::") || core.contains(|c: char| "_()[]{}=<>;\\^*|+#$@~\"".contains(c))
+}
