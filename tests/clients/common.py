@@ -35,7 +35,7 @@ class Cases:
             outcome = "ok"
         except Exception as error:  # every failure of a case is the case's result
             self.failures += 1
-            status, outcome = "", f"FAILED {type(error).__name__}: {error}"
+            status, outcome = "", f"FAILED {type(error).__name__}: {' '.join(str(error).split())}"
         print(f"{self.client:<18} {name:<34} {status:<62} {outcome}", flush=True)
 
     def finish(self):

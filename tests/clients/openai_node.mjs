@@ -25,7 +25,7 @@ async function run(name, expected, body) {
     check(expected, status, headers);
   } catch (error) {
     failures += 1;
-    outcome = `FAILED ${error}`;
+    outcome = `FAILED ${String(error.message ?? error).split('\n')[0]}`;
   }
   console.log(`${'openai (Node)'.padEnd(18)} ${name.padEnd(34)} ${status.padEnd(62)} ${outcome}`);
 }

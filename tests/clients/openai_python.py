@@ -18,12 +18,10 @@ from common import (
 )
 
 cases = Cases("openai (Python)")
-client = openai.OpenAI(
-    base_url=cases.url + "/v1",
-    api_key="key-of-openai-python",
-    max_retries=0,
-    _strict_response_validation=True,
-)
+options = {"base_url": cases.url + "/v1", "api_key": "key-of-openai-python", "max_retries": 0}
+client = openai.OpenAI(**options, _strict_response_validation=True)
+# OpenAI's own schema denies what OpenAI sends: a null finish_reason in streamed completions, embeddings in base64.
+lenient = openai.OpenAI(**options)
 MODEL = "llama3.2"
 WEATHER = {
     "type": "function",
@@ -163,7 +161,7 @@ def response_stream(into, equals=None, question=STREAMED_QUESTION):
 
 def completion(into, equals=None, stream=False):
     def case():
-        raw = client.completions.with_raw_response.create(model=MODEL, prompt=QUESTION, stream=stream)
+        raw = lenient.completions.with_raw_response.create(model=MODEL, prompt=QUESTION, stream=stream)
         reply = raw.parse()
         parts = list(reply) if stream else [reply]
         assert all(isinstance(part, Completion) for part in parts)
@@ -176,7 +174,7 @@ def completion(into, equals=None, stream=False):
 
 
 def embeddings():
-    raw = client.embeddings.with_raw_response.create(model="nomic-embed-text", input=[QUESTION, PARAPHRASE])
+    raw = lenient.embeddings.with_raw_response.create(model="nomic-embed-text", input=[QUESTION, PARAPHRASE])
     reply = raw.parse()
     assert isinstance(reply, CreateEmbeddingResponse) and [item.index for item in reply.data] == [0, 1]
     vector = reply.data[0].embedding
