@@ -2,8 +2,8 @@
 //!
 //! Called by the inference threads of `super`. Plain BERT, one text at a time and therefore without padding and
 //! masks; the matrix products are rten-gemm's, weights packed for its kernels once at start. Written out rather
-//! than run by a graph interpreter: a text of a dozen words spends as long in the interpreter's bookkeeping as
-//! here in arithmetic.
+//! than run by rten's graph runtime on the same kernels, which took 3.2 instead of 2.6 ms for 12 word pieces and
+//! 35 instead of 16 ms for 128 (least of 200, one core of a Zen 5 server).
 //!
 //! Sources: Vaswani et al. 2017, "Attention is all you need"; Devlin et al. 2018, "BERT"; Reimers and Gurevych
 //! 2019, "Sentence-BERT" (mean pooling); Wang et al. 2020, "MiniLM".
