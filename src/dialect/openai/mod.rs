@@ -13,4 +13,6 @@ mod reply;
 mod request;
 mod response_events;
 pub mod responses;
+#[cfg(test)]
+mod tests;
 pub mod usage;
