@@ -64,7 +64,7 @@ class Cases:
 
 
 def same(cases, first, second):
-    """A hit has the very answer of the miss. Direct, each question has its own."""
+    """A hit has the very answer of the miss, if not in the same pieces. Direct, each question has its own."""
     assert first.startswith(ANSWER_START), first
     if not cases.direct:
         assert first == second, f"{first!r} is not {second!r}"

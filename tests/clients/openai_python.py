@@ -70,7 +70,7 @@ def chat_stream(question, into, equals=None, usage=False):
         choices = [choice for chunk in chunks for choice in chunk.choices]
         assert [c.finish_reason for c in choices if c.finish_reason] == ["stop"]
         assert len({chunk.id for chunk in chunks}) == 1
-        assert len(choices) > 3, "not streamed in pieces"
+        assert len(choices) > (2 if equals else 5), "not streamed in pieces"
         totals = [chunk.usage for chunk in chunks if chunk.usage]
         if usage:
             assert len(totals) == 1 and chunks[-1].usage and chunks[-1].choices == []
