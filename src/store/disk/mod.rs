@@ -1,0 +1,148 @@
+//! The copy on disk: a folder of its own, written behind by one thread, read whole when the store opens.
+//!
+//! Called by the store alone. What was handed over is durable within the flush interval and one batch's
+//! writing. What was deleted is out of the database by then too; its bytes may stay in pages that the database
+//! holds free until the next writes fill them, and after a person's removal or purge the file is compacted at
+//! once, which moves live pages together and gives the free ones back to the file system.
+
+mod database;
+mod folder;
+mod queue;
+mod record;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+use redb::Database;
+use tokio::sync::oneshot;
+
+pub(super) use self::database::{Stored, Verdict};
+pub(super) use self::folder::random;
+pub(super) use self::queue::Change;
+pub(super) use self::writer::Contents;
+
+use self::database::Read;
+use self::folder::Folder;
+use self::queue::Queue;
+use self::record::Seal;
+use self::writer::{Health, Writer};
+use super::entry::Partition;
+use super::index::codes::Codes;
+use super::memory::Slot;
+use super::{OpenError, StoreError, StoreOptions};
+
+/// A folder opened and read, before its writer runs.
+pub(super) struct Opened {
+    folder: Folder,
+    seal: Seal,
+    database: Database,
+    read: Read,
+    /// The secret kept in the folder.
+    pub(super) secret: [u8; 32],
+}
+
+/// The writer's handle.
+#[derive(Debug)]
+pub(super) struct Disk {
+    queue: Arc<Queue>,
+    health: Arc<Health>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    broken: u64,
+}
+
+impl Opened {
+    /// Opens the folder and gives its records, newest first, to `take`.
+    pub(super) fn read(path: &Path, take: impl FnMut(Stored) -> Verdict) -> Result<Self, OpenError> {
+        let folder = Folder::open(path)?;
+        let secret = folder.secret()?;
+        let seal = Seal::new(&secret);
+        let (database, read) = database::load(&folder, &seal, take)?;
+        // The file may be new; that it is there must survive a crash as its content does.
+        folder.sync().map_err(|source| OpenError::Io { action: "sync", path: path.to_owned(), source })?;
+        Ok(Self { folder, seal, database, read, secret })
+    }
+
+    /// The number after the highest in use.
+    pub(super) fn next_sequence(&self) -> u64 {
+        self.read.last.saturating_add(1)
+    }
+
+    /// Starts the writer. `contents` gives everything in the store, should the database have to be begun anew.
+    pub(super) fn start(self, options: &StoreOptions, contents: Contents) -> Result<Disk, OpenError> {
+        let queue = Arc::new(Queue::new(options.flush_interval, options.max_unwritten_bytes));
+        let health = Arc::new(Health::default());
+        if self.read.fresh || !self.read.removable.is_empty() {
+            queue.delete(self.read.removable, self.read.fresh);
+        }
+        let writer = Writer {
+            folder: self.folder,
+            seal: self.seal,
+            queue: Arc::clone(&queue),
+            health: Arc::clone(&health),
+            contents,
+            database: Some(self.database),
+            fresh: self.read.fresh,
+        };
+        let thread = thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || writer.run())
+            .map_err(OpenError::Thread)?;
+        Ok(Disk { queue, health, thread: Mutex::new(Some(thread)), broken: self.read.broken })
+    }
+}
+
+impl Disk {
+    /// An entry was put.
+    pub(super) fn put(&self, slot: Arc<Slot>) {
+        self.queue.push(Change::Entry(slot));
+    }
+
+    /// An entry's embedding was placed.
+    pub(super) fn place(&self, slot: Arc<Slot>, partition: Partition, codes: Codes) {
+        self.queue.push(Change::Embedding(slot, partition, codes));
+    }
+
+    /// Entries left. `compact`: a person asked for it.
+    pub(super) fn delete(&self, sequences: impl IntoIterator<Item = u64>, compact: bool) {
+        self.queue.delete(sequences, compact);
+    }
+
+    /// Answered when all that was handed over before is on disk, or was tried.
+    pub(super) fn flush(&self) -> oneshot::Receiver<Result<(), StoreError>> {
+        self.queue.flush()
+    }
+
+    /// Writes what is left and ends the writer; the folder is free when this returns. Blocks.
+    pub(super) fn close(&self) {
+        self.queue.close();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.thread().id() != thread::current().id()
+        {
+            // A writer that panicked has already said so, and has let go of the folder.
+            let _ = thread.join();
+        }
+    }
+
+    /// Why writing fails, while it does.
+    pub(super) fn failing(&self) -> Option<String> {
+        self.health.failing()
+    }
+
+    /// Batches that could not be written, tries again included.
+    pub(super) fn failures(&self) -> u64 {
+        self.health.failures()
+    }
+
+    /// Changes given up because too much was waiting.
+    pub(super) fn dropped(&self) -> u64 {
+        self.queue.dropped()
+    }
+
+    /// Records skipped when the folder was read.
+    pub(super) fn broken(&self) -> u64 {
+        self.broken
+    }
+}

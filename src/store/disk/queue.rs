@@ -1,0 +1,184 @@
+//! What waits to be written: handed over by the store without waiting, taken in batches by the writer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use crate::store::StoreError;
+use crate::store::entry::Partition;
+use crate::store::index::codes::Codes;
+use crate::store::memory::Slot;
+
+/// A thing to write.
+#[derive(Debug)]
+pub(in crate::store) enum Change {
+    /// An entry.
+    Entry(Arc<Slot>),
+    /// The embedding of an entry.
+    Embedding(Arc<Slot>, Partition, Codes),
+}
+
+type Waiter = oneshot::Sender<Result<(), StoreError>>;
+
+/// The queue between the store and the writer.
+#[derive(Debug)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+    interval: Duration,
+    max_bytes: u64,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    work: Work,
+    since: Option<Instant>,
+    closing: bool,
+    ended: bool,
+}
+
+/// A batch.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) changes: Vec<Change>,
+    /// Kept outside the bound: eight bytes each, and what was deleted must not come back.
+    pub(super) deleted: Vec<u64>,
+    /// Whether free pages are to be given back: a person asked for something to be deleted.
+    pub(super) compact: bool,
+    pub(super) waiters: Vec<Waiter>,
+    bytes: u64,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.deleted.is_empty() && self.waiters.is_empty() && !self.compact
+    }
+}
+
+impl Queue {
+    /// An empty queue.
+    pub(super) fn new(interval: Duration, max_bytes: u64) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            wake: Condvar::new(),
+            interval,
+            max_bytes,
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Entries and embeddings not written because too much was waiting.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Hands a change over, or counts it where too much is waiting.
+    pub(super) fn push(&self, change: Change) {
+        let bytes = match &change {
+            Change::Entry(slot) => slot.weight,
+            Change::Embedding(_, _, codes) => crate::store::index::weight(codes),
+        };
+        self.with(|work| {
+            if work.bytes.saturating_add(bytes) > self.max_bytes {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            work.bytes += bytes;
+            work.changes.push(change);
+        });
+    }
+
+    /// Hands the numbers of deleted records over. `compact`: a person asked for it.
+    pub(super) fn delete(&self, deleted: impl IntoIterator<Item = u64>, compact: bool) {
+        self.with(|work| {
+            work.deleted.extend(deleted);
+            work.compact |= compact;
+        });
+    }
+
+    /// Answered when all that was handed over before is on disk, or was tried.
+    pub(super) fn flush(&self) -> oneshot::Receiver<Result<(), StoreError>> {
+        let (waiter, answer) = oneshot::channel();
+        self.with(|work| work.waiters.push(waiter));
+        self.wake.notify_one();
+        answer
+    }
+
+    /// Lets the writer end once all is written.
+    pub(super) fn close(&self) {
+        self.waiting.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Work)) {
+        let mut waiting = self.waiting.lock();
+        if waiting.ended {
+            // Nobody will write it: in memory it is, and a waiter learns by its channel closing.
+            return;
+        }
+        change(&mut waiting.work);
+        if waiting.since.is_none() && !waiting.work.is_empty() {
+            waiting.since = Some(Instant::now());
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for work, and for as much more as comes within the interval. `None` when closed and empty.
+    pub(super) fn take(&self) -> Option<Work> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            let due = waiting.since.and_then(|since| since.checked_add(self.interval));
+            match due {
+                None if waiting.closing && waiting.work.is_empty() => {
+                    waiting.ended = true;
+                    return None;
+                }
+                None => self.wake.wait(&mut waiting),
+                Some(_) if waiting.closing || !waiting.work.waiters.is_empty() => break,
+                Some(due) => {
+                    if self.wake.wait_until(&mut waiting, due).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        waiting.since = None;
+        Some(std::mem::take(&mut waiting.work))
+    }
+
+    /// Gives a batch back that could not be written, and waits before the next try. `false` when closed before:
+    /// this was the last try.
+    pub(super) fn put_back(&self, mut work: Work, wait: Duration) -> bool {
+        let mut waiting = self.waiting.lock();
+        let newer = std::mem::take(&mut waiting.work);
+        work.changes.extend(newer.changes);
+        work.deleted.extend(newer.deleted);
+        work.compact |= newer.compact;
+        work.bytes += newer.bytes;
+        work.waiters.extend(newer.waiters);
+        waiting.work = work;
+        waiting.since = Some(Instant::now());
+        if waiting.closing {
+            waiting.ended = true;
+            return false;
+        }
+        let until = Instant::now() + wait;
+        while !waiting.closing && waiting.work.waiters.is_empty() {
+            if self.wake.wait_until(&mut waiting, until).timed_out() {
+                break;
+            }
+        }
+        true
+    }
+
+    /// No more is taken: what waits is given up, and whoever waits learns it.
+    pub(super) fn end(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.ended = true;
+        waiting.work = Work::default();
+    }
+}

@@ -1,0 +1,200 @@
+//! Records on disk: an entry, or an embedding, as bytes that prove they are whole and ours.
+//!
+//! A record is its schema version (one byte), its content, and the first half of a keyed BLAKE3 over the kind
+//! of record, its number and all before. The key is made of the store's secret, so that a record of another
+//! store is as foreign as a damaged one.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::dialect::{Endpoint, Reply, Usage};
+use crate::store::entry::{Entry, Key, Partition, Scope};
+use crate::store::index::codes::{Codes, MAX_DIMENSION};
+
+/// The version written, and the only one read.
+pub(super) const SCHEMA: u8 = 1;
+
+const DIGEST_BYTES: usize = 16;
+
+/// Writes and reads records.
+#[derive(Debug, Clone)]
+pub(super) struct Seal {
+    key: [u8; 32],
+}
+
+/// A record that cannot be used; it is skipped, counted and removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RecordError {
+    /// Damaged, cut short, or written by a store with another secret.
+    #[error("torn, corrupt or foreign")]
+    Broken,
+    /// Whole, but of another schema.
+    #[error("of schema {0}, which this version does not read")]
+    Schema(u8),
+    /// Whole, but not of the shape that its schema promises.
+    #[error("not of its schema's shape")]
+    Shape,
+}
+
+/// What distinguishes the tables in a digest, so that no record counts in another's place.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Entry = 1,
+    Embedding = 2,
+}
+
+/// An entry's content, in postcard's encoding. Its order of fields is schema 1.
+#[derive(Serialize, Deserialize)]
+struct Stored<'a> {
+    key: [u8; 32],
+    scope: [u8; 32],
+    endpoint: &'a str,
+    model: &'a str,
+    namespace: &'a str,
+    prompt: &'a str,
+    #[serde(borrow)]
+    document: Raw<'a>,
+    text: &'a str,
+    tool_calls: bool,
+    usage: Option<(u64, u64)>,
+    created_at_ms: u64,
+    ttl_ms: u64,
+    poisoned: bool,
+}
+
+/// Bytes written and read as a whole, where serde's own slice goes byte by byte.
+struct Raw<'a>(&'a [u8]);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&[u8]>::deserialize(deserializer).map(Raw)
+    }
+}
+
+impl Seal {
+    /// For a store with this secret.
+    pub(super) fn new(secret: &[u8; 32]) -> Self {
+        Self { key: blake3::derive_key("rejoinder 2025 store records", secret) }
+    }
+
+    /// An entry as a record. `None` where it cannot be encoded, which plain values in memory always can.
+    pub(super) fn entry(&self, sequence: u64, entry: &Entry) -> Option<Vec<u8>> {
+        let stored = Stored {
+            key: entry.key.0,
+            scope: entry.scope.0,
+            endpoint: entry.endpoint.path(),
+            model: &entry.model,
+            namespace: &entry.namespace,
+            prompt: &entry.prompt,
+            document: Raw(&entry.reply.document),
+            text: &entry.reply.text,
+            tool_calls: entry.reply.tool_calls,
+            usage: entry.reply.usage.map(|usage| (usage.input, usage.output)),
+            created_at_ms: milliseconds(entry.created_at),
+            ttl_ms: u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX),
+            poisoned: entry.poisoned,
+        };
+        let record = postcard::to_extend(&stored, vec![SCHEMA]).ok()?;
+        Some(self.close(Kind::Entry, sequence, record))
+    }
+
+    /// The entry of a record.
+    pub(super) fn read_entry(&self, sequence: u64, record: &[u8]) -> Result<Entry, RecordError> {
+        let content = self.open(Kind::Entry, sequence, record)?;
+        let (stored, rest) =
+            postcard::take_from_bytes::<Stored<'_>>(content).map_err(|_| RecordError::Shape)?;
+        let endpoint = Endpoint::of_path(stored.endpoint).filter(|_| rest.is_empty());
+        let created_at = UNIX_EPOCH.checked_add(Duration::from_millis(stored.created_at_ms));
+        Ok(Entry {
+            key: Key(stored.key),
+            scope: Scope(stored.scope),
+            endpoint: endpoint.ok_or(RecordError::Shape)?,
+            model: stored.model.to_owned(),
+            namespace: stored.namespace.to_owned(),
+            prompt: stored.prompt.to_owned(),
+            reply: Reply {
+                document: Bytes::copy_from_slice(stored.document.0),
+                text: stored.text.to_owned(),
+                tool_calls: stored.tool_calls,
+                usage: stored.usage.map(|(input, output)| Usage { input, output }),
+            },
+            created_at: created_at.ok_or(RecordError::Shape)?,
+            ttl: Duration::from_millis(stored.ttl_ms),
+            poisoned: stored.poisoned,
+        })
+    }
+
+    /// An embedding's place as a record: partition, dimension, scale, high plane, low plane.
+    pub(super) fn embedding(&self, sequence: u64, partition: &Partition, codes: &Codes) -> Vec<u8> {
+        let mut record = Vec::with_capacity(1 + 32 + 8 + 2 * codes.dimension() + DIGEST_BYTES);
+        record.push(SCHEMA);
+        record.extend_from_slice(&partition.0);
+        record.extend_from_slice(&u32::try_from(codes.dimension()).unwrap_or(u32::MAX).to_le_bytes());
+        record.extend_from_slice(&codes.scale.to_le_bytes());
+        record.extend(codes.high.iter().chain(&codes.low).map(|byte| byte.cast_unsigned()));
+        self.close(Kind::Embedding, sequence, record)
+    }
+
+    /// The embedding of a record, and its partition.
+    pub(super) fn read_embedding(
+        &self,
+        sequence: u64,
+        record: &[u8],
+    ) -> Result<(Partition, Codes), RecordError> {
+        let content = self.open(Kind::Embedding, sequence, record)?;
+        read_embedding(content).ok_or(RecordError::Shape)
+    }
+
+    fn close(&self, kind: Kind, sequence: u64, mut record: Vec<u8>) -> Vec<u8> {
+        let digest = self.digest(kind, sequence, &record);
+        record.extend_from_slice(&digest);
+        record
+    }
+
+    /// A record's content, once it is proved whole and ours.
+    fn open<'a>(&self, kind: Kind, sequence: u64, record: &'a [u8]) -> Result<&'a [u8], RecordError> {
+        let (signed, digest) = record.split_last_chunk::<DIGEST_BYTES>().ok_or(RecordError::Broken)?;
+        if self.digest(kind, sequence, signed) != *digest {
+            return Err(RecordError::Broken);
+        }
+        match signed.split_first() {
+            Some((&SCHEMA, content)) => Ok(content),
+            Some((&schema, _)) => Err(RecordError::Schema(schema)),
+            None => Err(RecordError::Broken),
+        }
+    }
+
+    fn digest(&self, kind: Kind, sequence: u64, signed: &[u8]) -> [u8; DIGEST_BYTES] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(&[kind as u8]).update(&sequence.to_le_bytes()).update(signed);
+        hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
+    }
+}
+
+fn read_embedding(content: &[u8]) -> Option<(Partition, Codes)> {
+    let (partition, rest) = content.split_first_chunk::<32>()?;
+    let (dimension, rest) = rest.split_first_chunk::<4>()?;
+    let (scale, planes) = rest.split_first_chunk::<4>()?;
+    let dimension = usize::try_from(u32::from_le_bytes(*dimension)).ok()?;
+    let scale = f32::from_le_bytes(*scale);
+    if dimension == 0 || dimension > MAX_DIMENSION || planes.len() != 2 * dimension || !scale.is_normal() {
+        return None;
+    }
+    let plane = |bytes: &[u8]| bytes.iter().map(|byte| byte.cast_signed()).collect();
+    let (high, low) = planes.split_at_checked(dimension)?;
+    Some((Partition(*partition), Codes { high: plane(high), low: plane(low), scale }))
+}
+
+/// Milliseconds since the Unix epoch; zero for a clock before it.
+pub(super) fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,173 @@
+//! The thread that writes: one batch after another, each durable before the next.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redb::Database;
+
+use super::database::{self, Batch, DatabaseError};
+use super::folder::{self, Folder};
+use super::queue::{Change, Queue, Work};
+use super::record::Seal;
+use crate::store::StoreError;
+
+/// The wait after a batch could not be written; doubled with each failure, up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// Bytes of records written together when the whole database is written anew.
+const REWRITE_BYTES: usize = 4 << 20;
+
+/// Gives everything in the store to its argument.
+pub(in crate::store) type Contents = Box<dyn Fn(&mut dyn FnMut(Change)) + Send>;
+
+/// How writing goes, for the store to tell.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    failing: Mutex<Option<String>>,
+    failures: AtomicU64,
+}
+
+impl Health {
+    /// Why writing fails, while it does.
+    pub(super) fn failing(&self) -> Option<String> {
+        self.failing.lock().clone()
+    }
+
+    /// Batches that could not be written.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+}
+
+/// The writer's own.
+pub(super) struct Writer {
+    pub(super) folder: Folder,
+    pub(super) seal: Seal,
+    pub(super) queue: Arc<Queue>,
+    pub(super) health: Arc<Health>,
+    pub(super) contents: Contents,
+    /// `None` after a failure: the library wants it opened anew.
+    pub(super) database: Option<Database>,
+    /// Whether the database lacks what is in memory.
+    pub(super) fresh: bool,
+}
+
+impl Writer {
+    /// Writes until the queue is closed. The folder's lock goes with it.
+    pub(super) fn run(mut self) {
+        let (least, most) = RETRY;
+        let mut wait = least;
+        while let Some(work) = self.queue.take() {
+            match self.write(&work) {
+                Ok(()) => {
+                    wait = least;
+                    self.succeeded();
+                    for waiter in work.waiters {
+                        // Whoever asked may have gone.
+                        let _ = waiter.send(Ok(()));
+                    }
+                }
+                Err(error) => {
+                    let work = self.failed(work, &error);
+                    if !self.queue.put_back(work, wait) {
+                        break;
+                    }
+                    wait = (wait * 2).min(most);
+                }
+            }
+        }
+        drop(self.database.take());
+        self.queue.end();
+    }
+
+    fn write(&mut self, work: &Work) -> Result<(), DatabaseError> {
+        let mut database = match self.database.take() {
+            Some(database) => database,
+            None => self.reopen()?,
+        };
+        if self.fresh {
+            self.rewrite(&database)?;
+            self.fresh = false;
+        }
+        let mut batch = Batch { deleted: work.deleted.clone(), ..Batch::default() };
+        for change in &work.changes {
+            self.add(&mut batch, change);
+        }
+        if !batch.is_empty() {
+            database::write(&database, &batch)?;
+        }
+        if work.compact {
+            database::compact(&mut database)?;
+        }
+        self.database = Some(database);
+        Ok(())
+    }
+
+    /// Opens the database after a failure, or begins one where it was damaged meanwhile.
+    fn reopen(&mut self) -> Result<Database, DatabaseError> {
+        let path = self.folder.database();
+        match database::open(&path) {
+            Err(DatabaseError::Corrupt(reason)) => {
+                let aside =
+                    folder::move_aside(&path).map_err(|error| DatabaseError::Io(error.to_string()))?;
+                tracing::error!(database = %path.display(), moved_to = %aside.display(), reason,
+                    "the database was damaged; a fresh one is begun with what is in memory");
+                self.fresh = true;
+                database::open(&path)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Writes everything in memory to a fresh database.
+    fn rewrite(&self, database: &Database) -> Result<(), DatabaseError> {
+        let mut batch = Batch::default();
+        let mut outcome = Ok(());
+        (self.contents)(&mut |change| {
+            if outcome.is_err() {
+                return;
+            }
+            self.add(&mut batch, &change);
+            if batch.bytes() >= REWRITE_BYTES {
+                outcome = database::write(database, &std::mem::take(&mut batch));
+            }
+        });
+        outcome?;
+        database::write(database, &batch)
+    }
+
+    /// Adds a change's record, unless its entry left the store meanwhile.
+    fn add(&self, batch: &mut Batch, change: &Change) {
+        match change {
+            Change::Entry(slot) if !slot.is_gone() => {
+                if let Some(record) = self.seal.entry(slot.sequence, &slot.entry) {
+                    batch.entries.push((slot.sequence, record));
+                }
+            }
+            Change::Embedding(slot, partition, codes) if !slot.is_gone() => {
+                let record = self.seal.embedding(slot.sequence, partition, codes);
+                batch.embeddings.push((slot.sequence, record));
+            }
+            Change::Entry(_) | Change::Embedding(..) => {}
+        }
+    }
+
+    fn succeeded(&self) {
+        if self.health.failing.lock().take().is_some() {
+            tracing::info!("entries are written to disk again");
+        }
+    }
+
+    /// Says so once, and tells those who wait.
+    fn failed(&self, mut work: Work, error: &DatabaseError) -> Work {
+        self.health.failures.fetch_add(1, Ordering::Relaxed);
+        if self.health.failing.lock().replace(error.to_string()).is_none() {
+            tracing::error!(%error, "entries cannot be written to disk; they are kept in memory meanwhile");
+        }
+        for waiter in work.waiters.drain(..) {
+            let _ = waiter.send(Err(StoreError::Disk(error.to_string())));
+        }
+        work
+    }
+}
