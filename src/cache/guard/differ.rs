@@ -220,6 +220,7 @@ impl<'a> Pairing<'a> {
             .or_else(|| exact(&left).or_else(|| exact(&right)))
             .or_else(|| self.direction())
             .or_else(|| self.swapped())
+            .or_else(|| self.reordered())
             .or_else(|| self.tense())
             .or_else(|| self.asks())
             .or_else(|| each_pair(&left, &right, names))
@@ -265,7 +266,7 @@ impl<'a> Pairing<'a> {
         // From x to y against y to x, where only one of the ends is marked.
         let gains = |one: Place, other: Place| one == Place::Target && other != Place::Target;
         let named = |unit: &Unit| {
-            !unit.light && unit.word.is_none_or(|word| word.parts.contains('n') || word.parts.is_empty())
+            unit.word.is_none_or(|word| word.parts.contains('n') || word.parts.is_empty())
         };
         let there = self.pairs().any(|(a, b)| gains(a.place, b.place) && b.place != Place::Aside && named(a));
         let back = self.pairs().any(|(a, b)| gains(b.place, a.place) && a.place != Place::Aside && named(b));
@@ -314,8 +315,40 @@ impl<'a> Pairing<'a> {
     }
 
     fn asks(&self) -> Option<Rule> {
-        let (one, other) = (self.one.asks, self.other.asks);
-        (one != other && one != Asks::Nothing && other != Asks::Nothing).then_some(Rule::Aspect)
+        use Asks::{Count, Duration, Manner, Nothing, Person, Place, Reason, Time, Truth};
+        let apart = match (self.one.asks, self.other.asks) {
+            (one, other) if one == other => false,
+            (Nothing, _) | (_, Nothing) => false,
+            // How to do it and where to do it are often one question, and so is whether it can be done.
+            (Manner, Place | Truth | Count | Duration) | (Place | Truth | Count | Duration, Manner) => false,
+            (Truth, other) | (other, Truth) => other == Reason,
+            (Person | Time | Place | Reason | Count | Duration | Manner, _) => true,
+        };
+        apart.then_some(Rule::Aspect)
+    }
+
+    /// Equal sentences in which words have changed places, other than round `and` and `or`.
+    fn reordered(&self) -> Option<Rule> {
+        let (one, other) = (&self.one.frame, &self.other.frame);
+        if one.len() != other.len() {
+            return None;
+        }
+        let sites: Vec<usize> = one
+            .iter()
+            .zip(other)
+            .enumerate()
+            .filter(|(_, (a, b))| a != b && !(LEXICON.is_stop(a) && LEXICON.is_stop(b)))
+            .map(|(at, _)| at)
+            .collect();
+        let (first, last) = (*sites.first()?, *sites.last()?);
+        let words = |frame: &'a [String]| {
+            let mut words: Vec<&str> = sites.iter().filter_map(|at| frame.get(*at)).map(String::as_str).collect();
+            words.sort_unstable();
+            words
+        };
+        let joins = |word: &String| matches!(word.as_str(), "and" | "or" | "vs" | "versus" | "plus");
+        let commutes = (first..=last).filter(|at| !sites.contains(at)).filter_map(|at| one.get(at)).all(joins);
+        (sites.len() * 2 <= one.len() && !commutes && words(one) == words(other)).then_some(Rule::Role)
     }
 
     /// One word in place of another, or one more word, in an otherwise equal sentence.
@@ -345,7 +378,7 @@ impl<'a> Pairing<'a> {
         let heavy = |units: &[&Unit]| units.iter().filter(|unit| !unit.light).count();
         let common = self.pairs().filter(|(a, b)| !(a.light && b.light)).count();
         let (l, r) = (heavy(left), heavy(right));
-        (l.min(r) > common || (common == 0 && l + r > 0)).then_some(Rule::Doubt)
+        (l.min(r) >= common && l.min(r) > 0 || (common == 0 && l + r > 0)).then_some(Rule::Doubt)
     }
 }
 
@@ -429,7 +462,7 @@ fn shares_tag(one: &Unit, other: &Unit) -> bool {
 
 /// Whether one is the other with a typing error: an edit or two, and at most one of them a known word.
 fn is_misspelt(one: &Unit, other: &Unit) -> bool {
-    let known = |unit: &Unit| LEXICON.knows(&unit.written) || unit.word.is_some();
+    let known = |unit: &Unit| unit.known;
     if known(one) && known(other) || one.key.contains(' ') || other.key.contains(' ') {
         return false;
     }
@@ -630,11 +663,12 @@ fn verbatim(units: &[&Unit]) -> Option<Rule> {
 
 /// A negation that reaches a word on one side and not on the other.
 fn negation(pairing: &Pairing<'_>) -> Option<Rule> {
-    if pairing.pairs().any(|(a, b)| a.negated != b.negated) {
+    let pairs = || pairing.pairs().map(|(a, b)| (a.negated, b.negated));
+    if pairs().any(|pair| pair == (true, false)) && pairs().any(|pair| pair == (false, true)) {
         return Some(Rule::Negation);
     }
-    let count = |units: Vec<&Unit>| units.iter().filter(|unit| unit.negated).count();
-    (count(pairing.left_over()) != count(pairing.right_over())).then_some(Rule::Negation)
+    let count = |prompt: &Prepared| prompt.units.iter().filter(|unit| unit.negated).count();
+    (count(pairing.one) != count(pairing.other)).then_some(Rule::Negation)
 }
 
 /// Two different names.

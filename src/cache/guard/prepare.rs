@@ -42,6 +42,10 @@ pub(super) enum Asks {
     Reason,
     Count,
     Duration,
+    /// How a thing is done or happens.
+    Manner,
+    /// A yes or a no.
+    Truth,
 }
 
 /// Where a unit stands with respect to a movement or comparison.
@@ -69,6 +73,8 @@ pub(super) struct Unit {
     /// The poles count the other way round: `not active`.
     pub(super) turned: bool,
     pub(super) word: Option<&'static Word>,
+    /// Whether any list has it, so that it is hardly a typing error.
+    pub(super) known: bool,
     /// Says too little to count when it is missing on the other side.
     pub(super) light: bool,
     pub(super) name: bool,
@@ -375,9 +381,11 @@ fn times(pieces: Vec<Piece>) -> Vec<Piece> {
             if let Some(last) = out.last_mut()
                 && let Some(value) = amount(last).filter(|found| !found.ordinal).and_then(|found| found.value)
             {
+                // "One day" may be no amount at all.
+                let weak = value == 1.0 && amount(last).is_some_and(|found| found.spelt);
                 last.text = format!("{} {unit}", value * scale);
                 last.base.clone_from(&last.text);
-                last.number = Some(NumberKind::Duration);
+                last.number = Some(if weak { NumberKind::Weak } else { NumberKind::Duration });
                 continue;
             }
         }
@@ -427,6 +435,7 @@ fn unit(pieces: &[Piece], at: usize, length: usize, tags: &'static [Tag]) -> Uni
     };
     Unit {
         light: LEXICON.is_light(&key) || LEXICON.is_light(&written) || LEXICON.is_stop(&written),
+        known: !tags.is_empty() || LEXICON.knows(&written) || LEXICON.word(&key).is_some(),
         word: LEXICON.word(&key).or_else(|| LEXICON.word(&written)),
         kind,
         tags,
@@ -509,6 +518,9 @@ fn is_infinitive(pieces: &[Piece], at: usize) -> bool {
     verb && !piece.token.capital && !ends
 }
 
+const AUXILIARIES: &[&str] =
+    &["do", "does", "did", "is", "are", "was", "were", "will", "would", "can", "could", "should", "has", "have"];
+
 const NEGATORS: &[&str] = &[
     "not", "no", "never", "without", "none", "nor", "neither", "nobody", "nothing", "nowhere", "hardly",
     "except",
@@ -546,10 +558,12 @@ fn negations(units: &mut Vec<Unit>, pieces: &[Piece]) {
         {
             continue;
         }
-        let reached = units
-            .iter_mut()
-            .filter(|unit| unit.at > at)
-            .find(|unit| !unit.light || unit.tags.iter().copied().any(is_pole));
+        // "Why won't it connect": the subject stands between, the verb is what is denied.
+        let inverted = AUXILIARIES.contains(&before) && at.checked_sub(2).map_or("why", text).starts_with("wh");
+        let denied = |unit: &&mut Unit| {
+            unit.at > at && (!inverted || unit.at > at + 1 && unit.word.is_some_and(|word| word.parts.contains('v')))
+        };
+        let reached = units.iter_mut().find(denied);
         let Some(unit) = reached.filter(|unit| {
             (at + 1..=unit.at).all(|next| pieces.get(next).is_some_and(|piece| !piece.after_stop))
         }) else {
@@ -660,7 +674,10 @@ fn asks(pieces: &[Piece]) -> Asks {
             }
             "how" if next == "long" => Asks::Duration,
             _ if period => continue,
+            "how" if next == "come" => Asks::Reason,
+            "how" if AUXILIARIES.contains(&pieces.get(at + 1).map_or("", |piece| piece.text.as_str())) => Asks::Manner,
             "what" | "which" | "how" => Asks::Nothing,
+            auxiliary if at == 0 && AUXILIARIES.contains(&auxiliary) => Asks::Truth,
             _ => continue,
         };
     }

@@ -232,7 +232,7 @@ impl Scan {
                     number::Part::Time(minutes) => {
                         self.push(format!("time {minutes}"), Kind::Time(minutes), verbatim);
                     }
-                    number::Part::Word(word) => self.push(word, Kind::Word, verbatim),
+                    number::Part::Word(word) => self.word(word, "", verbatim),
                 }
             }
         } else if is_code(core) {
@@ -381,7 +381,6 @@ const CONTRACTIONS: &[(&str, &str)] = &[
     ("w/o", "without"),
     ("u", "you"),
     ("ur", "your"),
-    ("r", "are"),
     ("teh", "the"),
 ];
 
