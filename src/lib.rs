@@ -4,6 +4,7 @@
 
 pub mod breaker;
 pub mod cache;
+pub mod config;
 pub mod dialect;
 pub mod embed;
 pub mod simulated;

@@ -34,6 +34,18 @@ pub enum Dialect {
     Ollama,
 }
 
+impl Dialect {
+    /// The dialect in which a path's errors are written.
+    pub fn of_path(path: &str) -> Self {
+        match path {
+            "/v1/messages" => Self::Anthropic,
+            path if path.starts_with("/v1/messages/") => Self::Anthropic,
+            path if path.starts_with("/v1/") => Self::OpenAi,
+            _ => Self::Ollama,
+        }
+    }
+}
+
 /// An endpoint whose replies may be reused. Everything else passes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Endpoint {

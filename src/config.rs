@@ -1,0 +1,523 @@
+//! Every setting once: its type, default and meaning, and how flag, environment, file and default merge.
+//!
+//! Called by `cli`, which hands the finished [`Config`] down. Nothing else reads the environment or a file.
+
+mod file;
+mod secret;
+mod units;
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use http::{HeaderName, HeaderValue, Uri};
+use serde::{Deserialize, Serialize};
+
+pub use file::{FileConfig, FileError};
+pub use secret::Secret;
+pub use units::Bytes;
+use units::{duration, parse_duration};
+
+/// The default place of Ollama.
+const UPSTREAM: &str = "http://127.0.0.1:11434";
+
+/// The endpoints by which `/ask` can ask.
+const ASK_PATHS: [&str; 4] = ["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions"];
+
+/// The default threshold, measured for the built-in embedder behind the guard (README, "What error to expect").
+const SIMILARITY_THRESHOLD: f32 = 0.80;
+
+/// The flags of `serve`. Each is also `REJOINDER_<FLAG>` in the environment and a key of the file; the flag
+/// wins over the environment, that over the file, that over the default.
+#[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::doc_markdown, reason = "these are the help texts of the command line, which is no Markdown")]
+pub struct Flags {
+    /// Read settings from this TOML file
+    #[arg(long, env = "REJOINDER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Where clients connect [default: 127.0.0.1:11435]
+    #[arg(long, env = "REJOINDER_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+
+    /// Health, metrics, entries [default: 127.0.0.1:11436]. Another than a loopback address needs an admin
+    /// token: REJOINDER_ADMIN_TOKEN, REJOINDER_ADMIN_TOKEN_FILE or `admin.token` in the file
+    #[arg(long, env = "REJOINDER_ADMIN_LISTEN", value_name = "ADDRESS")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// The Ollama-, OpenAI- or Anthropic-compatible server [default: http://127.0.0.1:11434]. A path is kept
+    /// as a prefix: with https://host/openai, a request for /v1/models goes to https://host/openai/v1/models
+    #[arg(long, env = "REJOINDER_UPSTREAM", value_name = "URL")]
+    pub upstream: Option<Uri>,
+
+    /// Keep the store in this folder, so that it survives restarts and crashes [default: in memory only]
+    #[arg(long, env = "REJOINDER_DATA_DIR", value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+
+    /// What turns prompts into embeddings [default: builtin]
+    #[arg(long, env = "REJOINDER_EMBEDDER", value_enum)]
+    pub embedder: Option<EmbedderKind>,
+
+    /// The server of the `ollama` and `openai` embedders [default: the upstream]
+    #[arg(long, env = "REJOINDER_EMBEDDER_URL", value_name = "URL")]
+    pub embedder_url: Option<Uri>,
+
+    /// The model of the `ollama` and `openai` embedders [default: all-minilm, text-embedding-3-small]
+    #[arg(long, env = "REJOINDER_EMBEDDER_MODEL", value_name = "MODEL")]
+    pub embedder_model: Option<String>,
+
+    /// Cosine similarity from which a stored prompt is a candidate, 0 to 1 [default: 0.80]
+    #[arg(long, env = "REJOINDER_SIMILARITY_THRESHOLD", value_name = "SIMILARITY")]
+    pub similarity_threshold: Option<f32>,
+
+    /// How long an entry lives, as 90s, 15m, 24h or 7d [default: 24h]
+    #[arg(long, env = "REJOINDER_TTL", value_name = "DURATION", value_parser = parse_duration)]
+    pub ttl: Option<Duration>,
+
+    /// How log lines look [default: text on a terminal, else json]
+    #[arg(long, env = "REJOINDER_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// What turns prompts into embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmbedderKind {
+    /// The model inside the program: no download, no server
+    Builtin,
+    /// A server with Ollama's /api/embed
+    Ollama,
+    /// A server with OpenAI's /v1/embeddings; key in `REJOINDER_EMBEDDER_API_KEY`
+    #[value(name = "openai")]
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// None: exact layer only
+    Off,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Every setting in force, as `check-config` prints it: secrets masked, written as the file would be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Health, metrics, entries.
+    pub admin_listen: SocketAddr,
+    /// The server in front of which the proxy stands.
+    #[serde(serialize_with = "units::uri")]
+    pub upstream: Uri,
+    /// The folder of the store; `None` keeps it in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// What turns prompts into embeddings.
+    pub embedder: EmbedderKind,
+    /// The server of a remote embedder.
+    #[serde(serialize_with = "units::uri")]
+    pub embedder_url: Uri,
+    /// The model of a remote embedder.
+    pub embedder_model: String,
+    /// The key of a remote embedder; from the environment alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedder_api_key: Option<Secret>,
+    /// Cosine similarity from which an entry is a candidate.
+    pub similarity_threshold: f32,
+    /// How long an entry lives.
+    #[serde(with = "duration")]
+    pub ttl: Duration,
+    /// How log lines look; `None` decides by whether standard error is a terminal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+    /// The secret of the hash keys; `None` lets the store make its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+    /// The admin listener.
+    pub admin: Admin,
+    /// What is cached, and for whom.
+    pub cache: CacheSettings,
+    /// The embedder's resources.
+    pub embedding: Embedding,
+    /// Limits on what is kept and accepted.
+    pub limits: Limits,
+    /// Limits on every wait.
+    pub timeouts: Timeouts,
+    /// `POST /ask`.
+    pub ask: Ask,
+    /// The log.
+    pub log: Log,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Needed for another than a loopback address, and honoured on loopback too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// Names under which a browser may reach the admin listener, besides its address and localhost.
+    pub hosts: Vec<String>,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheSettings {
+    /// How long upstream's acceptance of credentials counts: a key revoked there serves hits no longer than this.
+    #[serde(with = "duration")]
+    pub credential_ttl: Duration,
+    /// The least confidence (calibrated similarity × freshness) of a semantic hit, 0 to 1.
+    pub min_confidence: f32,
+    /// The share of its confidence that an entry has kept at the end of its life, 0 to 1.
+    pub freshness_floor: f32,
+    /// Whether `X-Rejoinder-Threshold` may lower the threshold too.
+    pub allow_lower_threshold: bool,
+    /// Request headers that belong to the scope, besides the credentials and those of the APIs.
+    #[serde(with = "units::header_names")]
+    pub scope_headers: Vec<HeaderName>,
+    /// Whether the request's `user` field belongs to the scope.
+    pub scope_user: bool,
+    /// Ask upstream for the usage of a stream, and take it out again for a client that did not ask.
+    pub include_usage: bool,
+}
+
+/// `[embedding]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Embedding {
+    /// Threads of the built-in embedder; 0 takes half of the cores.
+    pub threads: usize,
+    /// Prompts that may wait for the built-in embedder; beyond, requests go upstream unembedded.
+    pub queue: NonZeroUsize,
+    /// How long embedding a prompt may take, waiting included.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// How many characters of a prompt a remote embedder is given; the rest must be equal.
+    pub window_chars: usize,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Memory of the store.
+    pub max_bytes: Bytes,
+    /// Entries of the store.
+    pub max_entries: u64,
+    /// The largest reply that is stored.
+    pub max_entry_bytes: Bytes,
+    /// The largest request that is read for caching; a larger one is streamed through.
+    pub max_request_bytes: Bytes,
+    /// The largest head of a request.
+    pub max_head_bytes: Bytes,
+    /// Connections of clients at once.
+    pub max_connections: usize,
+    /// Requests upstream at once; beyond, 503.
+    pub max_upstream_requests: usize,
+}
+
+/// `[timeouts]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// Connecting to upstream.
+    #[serde(with = "duration")]
+    pub connect: Duration,
+    /// From the request's end to the head of upstream's reply.
+    #[serde(with = "duration")]
+    pub first_byte: Duration,
+    /// Between two pieces of a body, either way.
+    #[serde(with = "duration")]
+    pub idle: Duration,
+    /// Until a client's request head is complete.
+    #[serde(with = "duration")]
+    pub request_head: Duration,
+    /// How long an unused connection to upstream is kept.
+    #[serde(with = "duration")]
+    pub keep_alive: Duration,
+    /// How long open requests may take to finish after SIGTERM.
+    #[serde(with = "duration")]
+    pub drain: Duration,
+}
+
+/// `[ask]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ask {
+    /// The model that `POST /ask` asks.
+    pub model: String,
+    /// The endpoint by which it asks: `/api/generate`, `/api/chat`, `/v1/chat/completions` or `/v1/completions`.
+    pub path: String,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// What is logged, in the syntax of tracing's `EnvFilter`, as `info` or `rejoinder=debug`.
+    pub filter: String,
+    /// One line a request.
+    pub requests: bool,
+    /// Whether those lines may hold the prompt.
+    pub prompts: bool,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            credential_ttl: Duration::from_hours(1),
+            min_confidence: 0.5,
+            freshness_floor: 0.9,
+            allow_lower_threshold: false,
+            scope_headers: Vec::new(),
+            scope_user: false,
+            include_usage: true,
+        }
+    }
+}
+
+impl Default for Embedding {
+    fn default() -> Self {
+        let queue = const { NonZeroUsize::new(64).unwrap() };
+        Self { threads: 0, queue, timeout: Duration::from_secs(5), window_chars: 2000 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_bytes: Bytes(512 << 20),
+            max_entries: 1_000_000,
+            max_entry_bytes: Bytes(1 << 20),
+            max_request_bytes: Bytes(8 << 20),
+            max_head_bytes: Bytes(64 << 10),
+            max_connections: 10_000,
+            max_upstream_requests: 1024,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            // The official clients themselves give a model ten minutes.
+            first_byte: Duration::from_mins(10),
+            idle: Duration::from_mins(5),
+            request_head: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(90),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Ask {
+    fn default() -> Self {
+        Self { model: "llama3.2".to_owned(), path: "/api/generate".to_owned() }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), requests: true, prompts: false }
+    }
+}
+
+/// Why there is no configuration to run with. Each names the setting, the reason, and what would help.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A setting whose value cannot be used.
+    #[error("{place}: {reason}")]
+    Setting {
+        /// Where it was set: the file, line and key; or the key, where flag or environment gave it.
+        place: String,
+        /// Why not, and what would do.
+        reason: String,
+    },
+    /// A file that holds a secret could not be read.
+    #[error("{variable}: cannot read {path}: {source}")]
+    SecretFile {
+        /// The environment variable that names it.
+        variable: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The secrets that the environment gave.
+#[derive(Default)]
+struct Secrets {
+    admin_token: Option<Secret>,
+    embedder_api_key: Option<Secret>,
+    hash: Option<Secret>,
+}
+
+/// Where secrets come from: the environment, by name. A parameter so that tests need not change the process's.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+impl Config {
+    /// Merges flags (which clap has merged with the environment), the file they name, and the defaults.
+    pub fn load(flags: Flags, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let file = flags.config.as_deref().map(FileConfig::read).transpose()?.unwrap_or_default();
+        Self::merge(flags, file, environment)
+    }
+
+    /// The configuration of a file alone, with secrets of the environment, for `check-config FILE`.
+    pub fn of_file(path: &Path, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        Self::merge(Flags::default(), FileConfig::read(path)?, environment)
+    }
+
+    fn merge(flags: Flags, mut file: FileConfig, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let source = std::mem::take(&mut file.source);
+        let secrets = Secrets {
+            admin_token: secret::read("REJOINDER_ADMIN_TOKEN", environment)?,
+            embedder_api_key: secret::read("REJOINDER_EMBEDDER_API_KEY", environment)?,
+            hash: secret::read("REJOINDER_SECRET", environment)?,
+        };
+        let config = Self::combine(flags, file, secrets);
+        match config.problem() {
+            None => Ok(config),
+            Some((key, reason)) => Err(ConfigError::Setting { place: source.place(key), reason }),
+        }
+    }
+
+    fn combine(flags: Flags, file: FileConfig, secrets: Secrets) -> Self {
+        let upstream = flags.upstream.or(file.upstream).unwrap_or_else(|| Uri::from_static(UPSTREAM));
+        let embedder = flags.embedder.or(file.embedder).unwrap_or(EmbedderKind::Builtin);
+        let default_model = match embedder {
+            EmbedderKind::OpenAi => "text-embedding-3-small",
+            _ => "all-minilm",
+        };
+        let embedder_model = flags.embedder_model.or(file.embedder_model);
+        Self {
+            listen: flags.listen.or(file.listen).unwrap_or_else(|| loopback(11435)),
+            admin_listen: flags.admin_listen.or(file.admin_listen).unwrap_or_else(|| loopback(11436)),
+            embedder_url: flags.embedder_url.or(file.embedder_url).unwrap_or_else(|| upstream.clone()),
+            upstream,
+            data_dir: flags.data_dir.or(file.data_dir),
+            embedder,
+            embedder_model: embedder_model.unwrap_or_else(|| default_model.to_owned()),
+            embedder_api_key: secrets.embedder_api_key.or(file.embedder_api_key),
+            similarity_threshold: flags
+                .similarity_threshold
+                .or(file.similarity_threshold)
+                .unwrap_or(SIMILARITY_THRESHOLD),
+            ttl: flags.ttl.or(file.ttl).unwrap_or(Duration::from_hours(24)),
+            log_format: flags.log_format.or(file.log_format),
+            secret: secrets.hash.or(file.secret),
+            admin: Admin { token: secrets.admin_token.or(file.admin.token), ..file.admin },
+            cache: file.cache,
+            embedding: file.embedding,
+            limits: file.limits,
+            timeouts: file.timeouts,
+            ask: file.ask,
+            log: file.log,
+        }
+    }
+
+    /// The first setting that cannot be used, and why.
+    fn problem(&self) -> Option<(&'static str, String)> {
+        for (key, uri) in [("upstream", &self.upstream), ("embedder_url", &self.embedder_url)] {
+            if let Some(reason) = url_problem(uri) {
+                return Some((key, reason));
+            }
+        }
+        if self.upstream_is_itself() {
+            let reason = "this is the proxy's own address: every request would come back to it".to_owned();
+            return Some(("upstream", reason));
+        }
+        for (key, share) in [
+            ("similarity_threshold", self.similarity_threshold),
+            ("min_confidence", self.cache.min_confidence),
+            ("freshness_floor", self.cache.freshness_floor),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return Some((key, format!("{share} is not between 0 and 1")));
+            }
+        }
+        if !self.admin_listen.ip().is_loopback() && self.admin.token.is_none() {
+            let reason = format!(
+                "{} can be reached from other machines and no admin token is set; set REJOINDER_ADMIN_TOKEN or \
+                 admin.token, or listen on 127.0.0.1",
+                self.admin_listen
+            );
+            return Some(("admin_listen", reason));
+        }
+        if self.ttl.is_zero() {
+            return Some((
+                "ttl",
+                "an entry that lives for no time is never served; use embedder = \"off\" and \
+                 Cache-Control: no-store to switch caching off"
+                    .to_owned(),
+            ));
+        }
+        if self.embedder_api_key.as_ref().is_some_and(|key| HeaderValue::from_str(key.expose()).is_err()) {
+            return Some(("embedder_api_key", "it has characters that no header can hold".to_owned()));
+        }
+        if !ASK_PATHS.contains(&self.ask.path.as_str()) {
+            return Some(("path", format!("{:?} is none of {}", self.ask.path, ASK_PATHS.join(", "))));
+        }
+        if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
+            return Some(("filter", format!("{:?} is no log filter: {error}", self.log.filter)));
+        }
+        None
+    }
+
+    fn upstream_is_itself(&self) -> bool {
+        let host = self.upstream.host().unwrap_or_default().trim_matches(['[', ']']);
+        let loops =
+            |ip: IpAddr| ip == self.listen.ip() || (self.listen.ip().is_unspecified() && ip.is_loopback());
+        let same_host = match host.parse::<IpAddr>() {
+            Ok(ip) => loops(ip),
+            Err(_) => {
+                host.eq_ignore_ascii_case("localhost")
+                    && (self.listen.ip().is_loopback() || self.listen.ip().is_unspecified())
+            }
+        };
+        same_host && self.listen.port() != 0 && self.upstream.port_u16() == Some(self.listen.port())
+    }
+}
+
+fn url_problem(uri: &Uri) -> Option<String> {
+    match uri.scheme_str() {
+        Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => {}
+        _ => return Some(format!("{uri} is no URL of the form http://host:port or https://host/prefix")),
+    }
+    if uri.query().is_some() {
+        return Some(format!("{uri} has a query string; give it without"));
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Some(
+            "a URL with a user name or password is not taken; clients send their own credentials".to_owned(),
+        );
+    }
+    None
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl Default for Config {
+    /// The configuration without any flag, file or environment.
+    fn default() -> Self {
+        Self::combine(Flags::default(), FileConfig::default(), Secrets::default())
+    }
+}
+
+#[cfg(test)]
+mod tests;
