@@ -1,4 +1,399 @@
-//! The heart of the program, free of HTTP: what is one and the same question, and when an
-//! earlier reply may answer a new one.
+//! The heart: scopes and keys, the layers, the reuse decision, coalescing. Free of HTTP: plain values in,
+//! plain values out.
+//!
+//! Called by `proxy`, with what `dialect` read; calls `embed` and `store`. It never sees a header map, nor a
+//! command of a store.
 
+pub mod coalesce;
+pub mod credential;
+pub mod decision;
+pub mod directives;
 pub mod guard;
+pub mod key;
+pub mod normalise;
+pub mod outcome;
+mod pending;
+
+use std::cell::LazyCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use tracing::{debug, warn};
+
+use credential::Credentials;
+use decision::{Decision, Evidence, MissReason, Policy};
+use directives::Directives;
+use guard::{Prepared, Verdict};
+use key::{CredentialId, Identity, Keys};
+use outcome::Layer;
+use pending::Pending;
+
+use crate::dialect::{Endpoint, Reply, Request};
+use crate::embed::{EmbedError, Embedder, Embedding};
+use crate::store::Store;
+use crate::store::entry::{Candidate, Entry, Key, Partition, Placed, Scope};
+
+/// How many of the nearest entries are judged: the nearest may be expired or a look-alike, and the next right.
+const CANDIDATES: usize = 4;
+
+/// How long a lookup waits for embeddings begun before it; they are ahead of its own in one queue.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Everything the cache needs to judge and store.
+pub struct Cache {
+    keys: Keys,
+    store: Store,
+    embedder: Option<Embedder>,
+    policy: Policy,
+    ttl: Duration,
+    credentials: Credentials,
+    pending: Pending,
+    /// Embeddings asked for.
+    embeddings: AtomicU64,
+}
+
+/// A request as the cache sees it.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The model asked, for people and purges.
+    pub model: String,
+    /// The normalised prompt, where the semantic layer may serve the request.
+    pub prompt: Option<String>,
+    /// Whom its reply belongs to.
+    pub scope: Scope,
+    /// The exact key.
+    pub key: Key,
+    /// Who asks; `None` for a caller without credentials.
+    pub credential: Option<CredentialId>,
+    /// What the client asked of the cache.
+    pub directives: Directives,
+}
+
+/// A stored reply that may be served.
+#[derive(Debug, Clone)]
+pub struct Hit {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// The layer that found it.
+    pub layer: Layer,
+    /// The judgement.
+    pub decision: Decision,
+}
+
+/// No stored reply may be served.
+#[derive(Debug, Clone)]
+pub struct Miss {
+    /// Why.
+    pub reason: MissReason,
+    /// The judgement of the nearest entry, where there was one.
+    pub decision: Option<Decision>,
+    /// The guard's rule that spoke against it.
+    pub rule: Option<&'static str>,
+    /// Whether a directive of the client's alone (`max-age`) kept an entry from serving.
+    pub by_directive: bool,
+    /// The prompt's place, where the lookup came so far; storing the reply uses it again.
+    pub place: Option<Placed>,
+}
+
+/// What a layer found.
+pub type Found = Result<Hit, Miss>;
+
+impl Miss {
+    fn because(reason: MissReason) -> Self {
+        Self { reason, decision: None, rule: None, by_directive: false, place: None }
+    }
+
+    /// The miss to report where the exact layer and then the semantic one found nothing: an entry that was
+    /// there but could not serve says more than that there was none.
+    #[must_use]
+    pub fn then(self, semantic: Self) -> Self {
+        if self.reason == MissReason::NoCandidate || semantic.reason != MissReason::NoCandidate {
+            return semantic;
+        }
+        Self { place: semantic.place, ..self }
+    }
+}
+
+/// What a [`Cache`] is made of.
+pub struct Parts {
+    /// The secret of the hash keys.
+    pub secret: Vec<u8>,
+    /// Where entries live.
+    pub store: Store,
+    /// Text to embeddings; `None` leaves the exact layer alone.
+    pub embedder: Option<Embedder>,
+    /// How sure one must be.
+    pub policy: Policy,
+    /// How long an entry lives, unless its request asks for less.
+    pub ttl: Duration,
+    /// How long upstream's acceptance of credentials counts.
+    pub credential_ttl: Duration,
+}
+
+impl Cache {
+    /// A cache of these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            keys: Keys::new(&parts.secret),
+            store: parts.store,
+            embedder: parts.embedder,
+            policy: parts.policy,
+            ttl: parts.ttl,
+            credentials: Credentials::new(parts.credential_ttl),
+            pending: Pending::default(),
+            embeddings: AtomicU64::new(0),
+        }
+    }
+
+    /// The store, for the admin listener.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The embedder, for the admin listener.
+    pub fn embedder(&self) -> Option<&Embedder> {
+        self.embedder.as_ref()
+    }
+
+    /// How many embeddings were asked for.
+    pub fn embeddings(&self) -> u64 {
+        self.embeddings.load(Ordering::Relaxed)
+    }
+
+    /// Which credentials upstream has accepted.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Names what a request asks, and for whom.
+    pub fn query(
+        &self,
+        endpoint: Endpoint,
+        request: &Request<'_>,
+        identity: &Identity<'_>,
+        directives: Directives,
+    ) -> Query {
+        let scope = self.keys.scope(endpoint, identity, &request.scope);
+        let prompt = request.prompt.as_deref().map(normalise::normalise);
+        Query {
+            endpoint,
+            model: request.model.clone(),
+            key: self.keys.exact(&scope, prompt.as_deref()),
+            scope,
+            prompt: prompt.map(std::borrow::Cow::into_owned),
+            credential: self.keys.credential(identity),
+            directives,
+        }
+    }
+
+    /// The exact layer: one lookup by key.
+    pub async fn exact(&self, query: &Query, now: SystemTime) -> Found {
+        if !self.credentials.may_be_served(query.credential.as_ref(), Instant::now()) {
+            return Err(Miss::because(MissReason::CredentialUnverified));
+        }
+        let entry = match self.store.get(&query.key).await {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Err(Miss::because(MissReason::NoCandidate)),
+            Err(error) => {
+                warn!(%error, "the store did not answer; the request goes upstream");
+                return Err(Miss::because(MissReason::StoreUnavailable));
+            }
+        };
+        // An entry proves that it is the one asked for; another's is worse than none.
+        if entry.key != query.key || entry.scope != query.scope || entry.endpoint != query.endpoint {
+            return Err(Miss::because(MissReason::NoCandidate));
+        }
+        let evidence = Evidence {
+            entry: &entry,
+            similarity: None,
+            difference: &|| None,
+            directives: &query.directives,
+            now,
+        };
+        let decision = self.judge(evidence)?;
+        Ok(self.hit(entry, Layer::Exact, decision))
+    }
+
+    /// The semantic layer: the nearest prompts of the same scope, judged.
+    pub async fn semantic(&self, query: &Query, now: SystemTime) -> Found {
+        let (Some(embedder), Some(prompt)) = (&self.embedder, query.prompt.as_deref()) else {
+            return Err(Miss::because(MissReason::NoCandidate));
+        };
+        if !self.credentials.may_be_served(query.credential.as_ref(), Instant::now()) {
+            return Err(Miss::because(MissReason::CredentialUnverified));
+        }
+        if let Some(leaning) = guard::exact_only(prompt) {
+            return Err(Miss { rule: Some(leaning.name()), ..Miss::because(MissReason::ExactOnly) });
+        }
+        let partition = self.partition(query, embedder, prompt);
+        let earlier = self.pending.earlier(&partition);
+        if earlier.is_none() {
+            match self.store.is_empty_partition(&partition).await {
+                // Nothing to compare with: the embedding can wait until the reply has gone.
+                Ok(true) => return Err(Miss::because(MissReason::NoCandidate)),
+                Ok(false) => {}
+                Err(error) => {
+                    warn!(%error, "the store did not answer; the request goes upstream");
+                    return Err(Miss::because(MissReason::StoreUnavailable));
+                }
+            }
+        }
+        let embedding = match self.embed(embedder, prompt).await {
+            Ok(embedding) => embedding,
+            Err(error) => {
+                debug!(%error, "the prompt was not embedded; the request goes upstream");
+                return Err(Miss::because(MissReason::EmbedderUnavailable));
+            }
+        };
+        if let Some(earlier) = earlier {
+            // Late arrivals are merely not found.
+            let _ = tokio::time::timeout(ARRIVAL_TIMEOUT, earlier.arrived()).await;
+        }
+        let mut found = self.nearest(query, prompt, &partition, &embedding, now).await;
+        if let Err(miss) = &mut found {
+            miss.place = Some(Placed { partition, embedding });
+        }
+        found
+    }
+
+    async fn nearest(
+        &self,
+        query: &Query,
+        prompt: &str,
+        partition: &Partition,
+        embedding: &Embedding,
+        now: SystemTime,
+    ) -> Found {
+        let candidates = match self.store.nearest(partition, embedding, CANDIDATES).await {
+            Ok(candidates) => candidates,
+            Err(error) => {
+                warn!(%error, "the store did not answer; the request goes upstream");
+                return Err(Miss::because(MissReason::StoreUnavailable));
+            }
+        };
+        // Prepared once, and only if a candidate comes so far that the guard is asked.
+        let asked = LazyCell::new(|| Prepared::new(prompt));
+        let difference = |stored: &Entry| match asked.compare(&Prepared::new(&stored.prompt)) {
+            Verdict::Alike => None,
+            Verdict::Differs(rule) => Some(rule),
+        };
+        let mut first = None;
+        for Candidate { entry, similarity } in candidates {
+            if entry.scope != query.scope || entry.endpoint != query.endpoint {
+                continue;
+            }
+            let evidence = Evidence {
+                entry: &entry,
+                similarity: Some(similarity),
+                difference: &|| difference(&entry),
+                directives: &query.directives,
+                now,
+            };
+            match self.judge(evidence) {
+                Ok(decision) => return Ok(self.hit(entry, Layer::Semantic, decision)),
+                Err(miss) => first = first.or(Some(miss)),
+            }
+        }
+        Err(first.unwrap_or_else(|| Miss::because(MissReason::NoCandidate)))
+    }
+
+    fn hit(&self, entry: Arc<Entry>, layer: Layer, decision: Decision) -> Hit {
+        self.store.record_hit(&entry.key);
+        Hit { entry, layer, decision }
+    }
+
+    fn judge(&self, evidence: Evidence<'_>) -> Result<Decision, Miss> {
+        let decision = self.policy.decide(evidence);
+        let Err(reason) = decision.verdict else { return Ok(decision) };
+        let alive = evidence.entry.remaining(evidence.now) > Duration::ZERO;
+        Err(Miss {
+            decision: Some(decision),
+            rule: decision.rule.map(guard::Rule::name),
+            by_directive: reason == MissReason::Expired && alive,
+            ..Miss::because(reason)
+        })
+    }
+
+    /// Takes an entry out that turned out to be of no use.
+    pub async fn discard(&self, hit: &Hit) -> Miss {
+        if let Err(error) = self.store.remove(&hit.entry.key.id()).await {
+            warn!(%error, "an entry of no use was not removed");
+        }
+        Miss::because(MissReason::Poisoned)
+    }
+
+    /// Stores a reply. It is found by its key when this returns, and by its meaning once its prompt is embedded,
+    /// for which nobody waits but a later lookup of the same scope.
+    pub async fn store_reply(self: &Arc<Self>, query: &Query, reply: Reply, place: Option<Placed>) -> bool {
+        let tool_calls = reply.tool_calls;
+        let entry = Entry {
+            key: query.key,
+            scope: query.scope,
+            endpoint: query.endpoint,
+            model: query.model.clone(),
+            namespace: query.directives.namespace.clone(),
+            prompt: query.prompt.clone().unwrap_or_default(),
+            reply,
+            created_at: SystemTime::now(),
+            ttl: query.directives.ttl.map_or(self.ttl, |ttl| ttl.min(self.ttl)),
+            poisoned: false,
+        };
+        let entry = match self.store.put(entry).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                warn!(%error, "a reply was not stored");
+                return false;
+            }
+        };
+        if !tool_calls {
+            self.place(query, &entry, place);
+        }
+        true
+    }
+
+    /// Puts an entry where the semantic layer finds it, after embedding its prompt if the lookup did not.
+    fn place(self: &Arc<Self>, query: &Query, entry: &Arc<Entry>, place: Option<Placed>) {
+        let (Some(embedder), Some(prompt)) = (&self.embedder, query.prompt.as_deref()) else { return };
+        if guard::exact_only(prompt).is_some() {
+            return;
+        }
+        let partition =
+            place.as_ref().map_or_else(|| self.partition(query, embedder, prompt), |p| p.partition);
+        let arrival = self.pending.begin(partition);
+        let cache = Arc::clone(self);
+        let embedder = embedder.clone();
+        let entry = Arc::clone(entry);
+        tokio::spawn(async move {
+            let embedding = match place {
+                Some(place) => Ok(place.embedding),
+                None => cache.embed(&embedder, &entry.prompt).await,
+            };
+            match embedding {
+                Ok(embedding) => {
+                    let placed = Placed { partition, embedding };
+                    if let Err(error) = cache.store.place(&entry.key, entry.created_at, placed).await {
+                        warn!(%error, "an embedding was not stored; its entry is found by its key alone");
+                    }
+                }
+                Err(error) => {
+                    debug!(%error, "a prompt was not embedded; its entry is found by its key alone");
+                }
+            }
+            drop(arrival);
+        });
+    }
+
+    async fn embed(&self, embedder: &Embedder, prompt: &str) -> Result<Embedding, EmbedError> {
+        self.embeddings.fetch_add(1, Ordering::Relaxed);
+        embedder.embed(prompt).await
+    }
+
+    fn partition(&self, query: &Query, embedder: &Embedder, prompt: &str) -> Partition {
+        let beyond = prompt.get(embedder.window(prompt)..).unwrap_or_default();
+        self.keys.partition(&query.scope, embedder.name(), beyond)
+    }
+}

@@ -1,0 +1,69 @@
+//! Which credentials upstream has accepted, and when: a hit is served only to a caller whom upstream would
+//! have served, as far as we know, so that a revoked key stops working here too.
+//!
+//! Called by `proxy` through [`super::Cache`]. Holds keyed hashes, never a credential.
+
+use std::time::{Duration, Instant};
+
+use quick_cache::sync::Cache;
+
+use super::key::CredentialId;
+
+/// The credentials that upstream accepted of late. Bounded: the least used are forgotten, which costs their
+/// owners a miss.
+#[derive(Debug)]
+pub struct Credentials {
+    accepted: Cache<CredentialId, Instant>,
+    lifetime: Duration,
+}
+
+/// How many credentials are remembered.
+const CAPACITY: usize = 100_000;
+
+impl Credentials {
+    /// Remembers each acceptance for `lifetime` (`credential_ttl`).
+    pub fn new(lifetime: Duration) -> Self {
+        Self { accepted: Cache::new(CAPACITY), lifetime }
+    }
+
+    /// Upstream answered a request with these credentials with success.
+    pub fn accept(&self, credential: CredentialId, now: Instant) {
+        self.accepted.insert(credential, now);
+    }
+
+    /// Upstream refused them (401 or 403).
+    pub fn refuse(&self, credential: &CredentialId) {
+        self.accepted.remove(credential);
+    }
+
+    /// Whether a hit may be served. A caller without credentials has none that could be revoked.
+    pub fn may_be_served(&self, credential: Option<&CredentialId>, now: Instant) -> bool {
+        credential.is_none_or(|credential| {
+            self.accepted
+                .get(credential)
+                .is_some_and(|accepted| now.saturating_duration_since(accepted) < self.lifetime)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::key::{Identity, Keys};
+
+    #[test]
+    fn an_acceptance_lasts_its_time_and_ends_with_a_refusal() {
+        let identity = Identity { credentials: vec![("authorization", b"Bearer a")], ..Identity::default() };
+        let id = Keys::new(b"s").credential(&identity).unwrap();
+        let credentials = Credentials::new(Duration::from_secs(10));
+        let start = Instant::now();
+        assert!(credentials.may_be_served(None, start));
+        assert!(!credentials.may_be_served(Some(&id), start));
+        credentials.accept(id, start);
+        assert!(credentials.may_be_served(Some(&id), start + Duration::from_secs(9)));
+        assert!(!credentials.may_be_served(Some(&id), start + Duration::from_secs(10)));
+        credentials.accept(id, start);
+        credentials.refuse(&id);
+        assert!(!credentials.may_be_served(Some(&id), start));
+    }
+}

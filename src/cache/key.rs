@@ -1,0 +1,175 @@
+//! Scopes and keys: keyed BLAKE3 over an encoding in which no two different inputs look alike.
+//!
+//! Called by `cache` alone. Everything that can change a reply is in the scope; the prompt joins it in the key.
+
+use crate::dialect::Endpoint;
+use crate::dialect::json::Json;
+use crate::store::entry::{Key, Partition, Scope};
+
+/// The keys of the keyed hashes, one per purpose, all derived from one secret, so that nobody without it can
+/// test a guess of a prompt or a credential against what is stored.
+#[derive(Clone)]
+pub struct Keys {
+    scope: [u8; 32],
+    exact: [u8; 32],
+    partition: [u8; 32],
+    credential: [u8; 32],
+}
+
+/// What of a request besides its body can change the reply: plain bytes, as they are forwarded.
+#[derive(Debug, Clone, Default)]
+pub struct Identity<'a> {
+    /// The upstream's base URL.
+    pub upstream: &'a str,
+    /// The query string, as sent.
+    pub query: Option<&'a str>,
+    /// The headers that say who asks, each value as forwarded, repeated ones in their order.
+    pub credentials: Vec<(&'a str, &'a [u8])>,
+    /// The other headers in the scope.
+    pub headers: Vec<(&'a str, &'a [u8])>,
+    /// The namespace of the request; empty without one.
+    pub namespace: &'a str,
+    /// The request's `user` field, where the configuration puts it into the scope.
+    pub user: Option<&'a str>,
+}
+
+/// Names a caller's credentials without holding them: a keyed hash over the upstream and every credential header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CredentialId([u8; 32]);
+
+impl Keys {
+    /// Derives the keys from the secret (`REJOINDER_SECRET`, or the store's own).
+    pub fn new(secret: &[u8]) -> Self {
+        Self {
+            scope: blake3::derive_key("rejoinder v1 scope", secret),
+            exact: blake3::derive_key("rejoinder v1 exact key", secret),
+            partition: blake3::derive_key("rejoinder v1 partition", secret),
+            credential: blake3::derive_key("rejoinder v1 credential", secret),
+        }
+    }
+
+    /// The scope of a request: its identity, its endpoint, and its body with the prompt taken out.
+    pub fn scope(&self, endpoint: Endpoint, identity: &Identity<'_>, body: &Json<'_>) -> Scope {
+        let mut out = Vec::with_capacity(1024);
+        text(&mut out, identity.upstream.as_bytes());
+        text(&mut out, endpoint.path().as_bytes());
+        optional(&mut out, identity.query.map(str::as_bytes));
+        headers(&mut out, &identity.credentials);
+        headers(&mut out, &identity.headers);
+        text(&mut out, identity.namespace.as_bytes());
+        optional(&mut out, identity.user.map(str::as_bytes));
+        body.encode(&mut out);
+        Scope(hash(&self.scope, &out))
+    }
+
+    /// The exact key: the scope and the normalised prompt. A request without a prompt of its own has its whole
+    /// body in the scope.
+    pub fn exact(&self, scope: &Scope, prompt: Option<&str>) -> Key {
+        let mut out = Vec::with_capacity(48 + prompt.map_or(0, str::len));
+        out.extend_from_slice(&scope.0);
+        optional(&mut out, prompt.map(str::as_bytes));
+        Key(hash(&self.exact, &out))
+    }
+
+    /// The set of entries a semantic lookup may search. `beyond` is the part of the prompt that the embedder
+    /// does not read: only where it is equal may prompts match by meaning.
+    pub fn partition(&self, scope: &Scope, embedder: &str, beyond: &str) -> Partition {
+        let mut out = Vec::with_capacity(64 + embedder.len() + beyond.len());
+        out.extend_from_slice(&scope.0);
+        text(&mut out, embedder.as_bytes());
+        text(&mut out, beyond.as_bytes());
+        Partition(hash(&self.partition, &out))
+    }
+
+    /// The caller's credentials; `None` for a caller that sent none.
+    pub fn credential(&self, identity: &Identity<'_>) -> Option<CredentialId> {
+        if identity.credentials.is_empty() {
+            return None;
+        }
+        let mut out = Vec::with_capacity(256);
+        text(&mut out, identity.upstream.as_bytes());
+        headers(&mut out, &identity.credentials);
+        Some(CredentialId(hash(&self.credential, &out)))
+    }
+}
+
+fn hash(key: &[u8; 32], input: &[u8]) -> [u8; 32] {
+    *blake3::keyed_hash(key, input).as_bytes()
+}
+
+fn text(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    out.push(u8::from(bytes.is_some()));
+    text(out, bytes.unwrap_or_default());
+}
+
+fn headers(out: &mut Vec<u8>, headers: &[(&str, &[u8])]) {
+    out.extend_from_slice(&(headers.len() as u64).to_le_bytes());
+    for (name, value) in headers {
+        text(out, name.as_bytes());
+        text(out, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys::new(b"a secret of the tests")
+    }
+
+    fn identity<'a>(parts: &'a [String; 4], headers: &'a [(String, Vec<u8>)]) -> Identity<'a> {
+        let [upstream, query, namespace, _] = parts;
+        Identity {
+            upstream,
+            query: (!query.is_empty()).then_some(query),
+            credentials: headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect(),
+            headers: Vec::new(),
+            namespace,
+            user: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_difference_is_another_scope(
+            a in any::<[String; 4]>(), b in any::<[String; 4]>(),
+            ha in proptest::collection::vec(any::<(String, Vec<u8>)>(), 0..3),
+            hb in proptest::collection::vec(any::<(String, Vec<u8>)>(), 0..3),
+        ) {
+            let body = |parts: &[String; 4]| Json::Text(parts[3].clone().into());
+            let scope = |parts: &[String; 4], headers: &[(String, Vec<u8>)]|
+                keys().scope(Endpoint::OpenAiChat, &identity(parts, headers), &body(parts));
+            prop_assert_eq!(scope(&a, &ha) == scope(&b, &hb), a == b && ha == hb);
+            prop_assert_eq!(scope(&a, &ha), scope(&a, &ha));
+        }
+
+        #[test]
+        fn a_boundary_cannot_be_moved(text in "[a-c]{2,8}", at in 1usize..7) {
+            let (left, right) = text.split_at(at.min(text.len() - 1));
+            let identity = |upstream, namespace| Identity { upstream, namespace, ..Identity::default() };
+            let scope = |upstream, namespace|
+                keys().scope(Endpoint::OpenAiChat, &identity(upstream, namespace), &Json::Null);
+            prop_assert_ne!(scope(left, right), scope(&text, ""));
+            prop_assert_ne!(scope(left, right), scope("", &text));
+        }
+    }
+
+    #[test]
+    fn endpoint_secret_and_absence_separate() {
+        let none = Identity::default();
+        let scope = keys().scope(Endpoint::OpenAiChat, &none, &Json::Null);
+        assert_ne!(scope, keys().scope(Endpoint::OllamaChat, &none, &Json::Null));
+        assert_ne!(scope, Keys::new(b"another").scope(Endpoint::OpenAiChat, &none, &Json::Null));
+        assert_ne!(keys().exact(&scope, None), keys().exact(&scope, Some("")));
+        assert_ne!(keys().partition(&scope, "a", "b"), keys().partition(&scope, "ab", ""));
+        assert_eq!(keys().credential(&none), None);
+    }
+}

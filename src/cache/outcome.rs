@@ -1,0 +1,180 @@
+//! What happened to one request: the one value from which `Cache-Status`, the metrics, the log line and
+//! `/ask`'s debug are all written.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use super::decision::{Decision, MissReason};
+use super::{Hit, Miss};
+use crate::dialect::Usage;
+use crate::store::entry::EntryId;
+
+/// Which layer gave the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// The key was equal.
+    Exact,
+    /// A prompt of the same meaning was.
+    Semantic,
+    /// Neither.
+    Upstream,
+}
+
+/// Why a request went upstream (RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Forward {
+    /// Nothing stored could be used.
+    Miss,
+    /// The client asked for it.
+    Request,
+    /// The entry had expired.
+    Stale,
+    /// The request is of a kind that is never cached.
+    Bypass,
+}
+
+/// What happened to one request.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Which layer gave the reply.
+    pub layer: Layer,
+    /// Why it went upstream; `None` for a hit.
+    pub forward: Option<Forward>,
+    /// Why no stored reply served; `None` for a hit and where none was looked for.
+    pub reason: Option<MissReason>,
+    /// The judgement of the entry served, or of the nearest one that was not.
+    pub decision: Option<Decision>,
+    /// The guard's rule by which no stored reply served.
+    pub rule: Option<&'static str>,
+    /// The entry served.
+    pub entry: Option<ServedEntry>,
+    /// Whether upstream's reply is stored. On a stream: whether it will be if it ends well.
+    pub stored: bool,
+    /// Whether the reply is shared with another request that asked first (RFC 9211 §2.6).
+    pub collapsed: bool,
+    /// The tokens of the stored reply that served a hit, where upstream had counted them.
+    pub saved: Option<Usage>,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// The entry that served a hit.
+#[derive(Debug, Clone, Copy)]
+pub struct ServedEntry {
+    /// Its name.
+    pub id: EntryId,
+    /// Since when it is stored.
+    pub age: Duration,
+    /// How much of its life is left.
+    pub remaining: Duration,
+}
+
+/// How long each step took; `None` for a step not taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    /// Lookup by key.
+    pub exact: Option<Duration>,
+    /// Lookup by meaning, the embedding included.
+    pub semantic: Option<Duration>,
+    /// Until upstream's whole reply was there (`/ask`), or its head.
+    pub upstream: Option<Duration>,
+}
+
+impl Outcome {
+    /// A reply from the cache.
+    pub fn hit(hit: &Hit, now: SystemTime, timings: Timings) -> Self {
+        let entry = ServedEntry {
+            id: hit.entry.key.id(),
+            age: hit.entry.age(now),
+            remaining: hit.entry.remaining(now),
+        };
+        Self {
+            layer: hit.layer,
+            forward: None,
+            reason: None,
+            decision: Some(hit.decision),
+            rule: None,
+            entry: Some(entry),
+            stored: false,
+            collapsed: false,
+            saved: hit.entry.reply.usage,
+            timings,
+        }
+    }
+
+    /// A reply from upstream, since nothing stored served.
+    pub fn miss(miss: &Miss, timings: Timings) -> Self {
+        let forward = if miss.reason == MissReason::Expired { Forward::Stale } else { Forward::Miss };
+        let forward = if miss.by_directive { Forward::Request } else { forward };
+        Self {
+            reason: Some(miss.reason),
+            decision: miss.decision,
+            rule: miss.rule,
+            timings,
+            ..Self::forwarded(forward)
+        }
+    }
+
+    /// A reply from upstream, without a look at what is stored.
+    pub fn forwarded(forward: Forward) -> Self {
+        Self {
+            layer: Layer::Upstream,
+            forward: Some(forward),
+            reason: None,
+            decision: None,
+            rule: None,
+            entry: None,
+            stored: false,
+            collapsed: false,
+            saved: None,
+            timings: Timings::default(),
+        }
+    }
+}
+
+impl Layer {
+    /// The token for headers and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Semantic => "semantic",
+            Self::Upstream => "upstream",
+        }
+    }
+}
+
+impl Forward {
+    /// The token for headers and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Miss => "miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// This proxy's member of `Cache-Status` (RFC 9211 §2).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("rejoinder")?;
+        match (&self.entry, self.forward) {
+            (Some(entry), _) => {
+                write!(f, "; hit; ttl={}; detail={}", entry.remaining.as_secs(), self.layer.as_str())?;
+            }
+            (None, Some(forward)) => write!(f, "; fwd={}", forward.as_str())?,
+            (None, None) => {}
+        }
+        if self.stored {
+            f.write_str("; stored")?;
+        }
+        if self.collapsed {
+            f.write_str("; collapsed")?;
+        }
+        match self.reason {
+            Some(reason) => write!(f, "; detail={}", reason.as_str()),
+            None => Ok(()),
+        }
+    }
+}
