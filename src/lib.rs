@@ -2,10 +2,14 @@
 //!
 //! The library is the program in parts, for its tests and benchmarks; ARCHITECTURE.md is the map.
 
+pub mod admin;
 pub mod breaker;
 pub mod cache;
 pub mod config;
 pub mod dialect;
 pub mod embed;
+pub mod proxy;
+pub mod server;
 pub mod simulated;
 pub mod store;
+pub mod telemetry;

@@ -1,0 +1,141 @@
+//! Who may use the admin listener: a page in the operator's browser may not, whatever name it came by.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::uri::Authority;
+use http::{StatusCode, Uri, request};
+
+use super::Refusal;
+use crate::config;
+
+/// The checks before every path but the probes'.
+#[derive(Debug)]
+pub(super) struct Access {
+    /// The hash of the token, so that comparing takes the same time whatever is sent.
+    token: Option<blake3::Hash>,
+    hosts: Vec<String>,
+    port: u16,
+}
+
+impl Access {
+    pub(super) fn new(config: &config::Admin, address: SocketAddr) -> Self {
+        let token = config.token.as_ref().map(|token| blake3::hash(token.expose().as_bytes()));
+        Self { token, hosts: config.hosts.clone(), port: address.port() }
+    }
+
+    pub(super) fn check(&self, parts: &request::Parts) -> Result<(), Refusal> {
+        let host =
+            host(parts).ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "the request has no Host"))?;
+        if !self.knows(&host) {
+            let message = format!(
+                "this listener is not known as {:?}; if it should be, add the name to admin.hosts",
+                host.host()
+            );
+            return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, message));
+        }
+        // A page of another origin may send simple requests without asking; it may not here.
+        for origin in parts.headers.get_all(ORIGIN) {
+            let same = origin
+                .to_str()
+                .ok()
+                .and_then(|origin| origin.parse::<Uri>().ok())
+                .and_then(|origin| origin.authority().cloned())
+                .is_some_and(|origin| origin == host);
+            if !same {
+                return Err(Refusal::new(
+                    StatusCode::FORBIDDEN,
+                    "requests of other origins' pages are refused",
+                ));
+            }
+        }
+        self.check_token(parts)
+    }
+
+    fn check_token(&self, parts: &request::Parts) -> Result<(), Refusal> {
+        let Some(expected) = &self.token else { return Ok(()) };
+        let sent = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.as_bytes().split_first_chunk::<7>())
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+        // Comparing hashes of blake3 takes constant time.
+        if sent.is_some_and(|(_, token)| blake3::hash(token.trim_ascii()) == *expected) {
+            return Ok(());
+        }
+        Err(Refusal::new(StatusCode::UNAUTHORIZED, "send the admin token as `Authorization: Bearer …`"))
+    }
+
+    /// Whether the name is one that no web page's own name can be made to point here: an address, `localhost`,
+    /// or a name that the operator configured.
+    fn knows(&self, host: &Authority) -> bool {
+        let name = host.host();
+        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+        let configured = self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let local =
+            name.eq_ignore_ascii_case("localhost") && host.port_u16().is_none_or(|port| port == self.port);
+        address || configured || local
+    }
+}
+
+/// The host asked for: of the target where it has one (HTTP/2, absolute form), else of the one `Host` header.
+fn host(parts: &request::Parts) -> Option<Authority> {
+    if let Some(authority) = parts.uri.authority() {
+        return Some(authority.clone());
+    }
+    let mut values = parts.headers.get_all(HOST).iter();
+    let (host, None) = (values.next()?, values.next()) else { return None };
+    Authority::try_from(host.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::config::Secret;
+
+    fn status(token: Option<&str>, headers: &[(&str, &str)]) -> Option<u16> {
+        let config = config::Admin {
+            token: token.map(|token| Secret::new(token.to_owned())),
+            hosts: vec!["cache.example".to_owned()],
+        };
+        let access = Access::new(&config, SocketAddr::from(([127, 0, 0, 1], 11436)));
+        let request =
+            headers.iter().fold(Request::get("/metrics"), |r, (name, value)| r.header(*name, *value));
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        access.check(&parts).err().map(|refusal| refusal.status.as_u16())
+    }
+
+    #[test]
+    fn addresses_localhost_and_configured_names_are_known_and_no_others() {
+        for host in ["127.0.0.1:11436", "[::1]:11436", "localhost:11436", "10.0.0.7", "cache.example"] {
+            assert_eq!(status(None, &[("host", host)]), None, "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "localhost:9"] {
+            assert_eq!(status(None, &[("host", host)]), Some(421), "{host}");
+        }
+        assert_eq!(status(None, &[]), Some(400));
+        assert_eq!(status(None, &[("host", "localhost"), ("host", "localhost")]), Some(400));
+    }
+
+    #[test]
+    fn pages_of_other_origins_are_refused() {
+        let from = |origin| status(None, &[("host", "localhost:11436"), ("origin", origin)]);
+        assert_eq!(from("http://localhost:11436"), None);
+        for origin in ["https://evil.example", "null", "http://localhost:3000"] {
+            assert_eq!(from(origin), Some(403), "{origin}");
+        }
+    }
+
+    #[test]
+    fn the_token_is_asked_for_where_one_is_set() {
+        let with = |value| status(Some("secret"), &[("host", "localhost"), ("authorization", value)]);
+        assert_eq!(with("Bearer secret"), None);
+        assert_eq!(with("bearer secret"), None);
+        for value in ["Bearer wrong", "secret", "Basic secret", "Bearer"] {
+            assert_eq!(with(value), Some(401), "{value}");
+        }
+        assert_eq!(status(Some("secret"), &[("host", "localhost")]), Some(401));
+    }
+}

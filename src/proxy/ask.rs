@@ -1,0 +1,162 @@
+//! `POST /ask`: a question in, an answer and how it came about out (INTERFACE.md, "The seed lesson's own API").
+//!
+//! Called by [`super`]. Takes the same way as a client's own request to the endpoint it asks by.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, Uri, request};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::body::{Body, Collected, collect};
+use super::cached::Answer;
+use super::error::ProxyError;
+use super::headers::{directives, strip_request};
+use super::{Answered, Failure, Proxy};
+use crate::cache::coalesce::End;
+use crate::cache::outcome::{Forward, Layer, Outcome};
+use crate::dialect::{Endpoint, Form, Reply};
+
+/// The path on the client listener.
+pub(super) const PATH: &str = "/ask";
+
+#[derive(Deserialize)]
+struct Question {
+    query: String,
+    #[serde(default)]
+    bypass_cache: bool,
+}
+
+impl Proxy {
+    /// Answers `POST /ask`.
+    pub(super) async fn ask(
+        &self,
+        mut parts: request::Parts,
+        incoming: hyper::body::Incoming,
+    ) -> Result<Answered, Failure> {
+        let started = Instant::now();
+        let refuse = |error: ProxyError| Failure::new(error, Outcome::forwarded(Forward::Bypass));
+        let collected = collect(incoming, self.settings.max_request_bytes, self.settings.idle)
+            .await
+            .map_err(|error| refuse(ProxyError::RequestBody(error.to_string())))?;
+        let Collected::Whole(body) = collected else {
+            return Err(refuse(ProxyError::Unprocessable("the question is larger than max_request_bytes")));
+        };
+        let question: Question = serde_json::from_slice(&body).map_err(|_| {
+            refuse(ProxyError::Unprocessable(
+                "the body must be JSON with a string \"query\" and, if wanted, a boolean \"bypass_cache\"",
+            ))
+        })?;
+        if question.query.trim().is_empty() {
+            return Err(refuse(ProxyError::Unprocessable("\"query\" is empty")));
+        }
+        let mut directives = directives(&parts.headers).map_err(|error| refuse(error.into()))?;
+        directives.no_cache |= question.bypass_cache;
+        strip_request(&mut parts.headers);
+        let endpoint = self.settings.ask_endpoint;
+        let body = self.question(endpoint, &question.query);
+        rewrite(&mut parts, endpoint);
+        if directives.no_store {
+            return Err(refuse(ProxyError::Unprocessable(
+                "Cache-Control: no-store has no meaning for /ask; use \"bypass_cache\"",
+            )));
+        }
+        let Some(prepared) = self.prepare(endpoint, &parts, &body, directives) else {
+            return Err(refuse(ProxyError::Unprocessable(
+                "the question cannot be put to the configured endpoint",
+            )));
+        };
+        let (reply, outcome) = match self.answer(&prepared, parts, body).await? {
+            Answer::Hit(hit, _, outcome) => (hit.entry.reply.clone(), outcome),
+            Answer::Gathered(reply, _, outcome) => (reply, outcome),
+            Answer::Upstream(reader, upstream, outcome) => {
+                let failed = |message: String| Failure::new(ProxyError::Upstream(message), outcome.clone());
+                let end = reader.end().await;
+                let reply = match end {
+                    End::Whole(Some(reply)) => reply,
+                    // Not stored, yet perhaps an answer: one stopped by length, say.
+                    End::Whole(None) if upstream.status.is_success() => {
+                        let body = Body::flight(reader, None)
+                            .collect()
+                            .await
+                            .map_err(|error| failed(error.to_string()))?;
+                        unstored_reply(endpoint, &body.to_bytes())
+                            .ok_or_else(|| failed("its reply could not be read".to_owned()))?
+                    }
+                    End::Whole(None) => {
+                        return Err(failed(format!("it answered with status {}", upstream.status)));
+                    }
+                    End::Broken | End::Abandoned => return Err(failed("its reply was cut off".to_owned())),
+                };
+                (reply, outcome)
+            }
+        };
+        let body = answer_body(&reply, &outcome, started);
+        let mut response = Response::new(Body::Whole(Bytes::from(body.to_string())));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(Answered::new(response, outcome))
+    }
+
+    /// The body of the request that puts the question.
+    fn question(&self, endpoint: Endpoint, query: &str) -> Bytes {
+        let model = &self.settings.ask_model;
+        let body = match endpoint {
+            Endpoint::OllamaChat | Endpoint::OpenAiChat => {
+                json!({"model": model, "messages": [{"role": "user", "content": query}], "stream": false})
+            }
+            _ => json!({"model": model, "prompt": query, "stream": false}),
+        };
+        body.to_string().into()
+    }
+}
+
+/// Makes the head of the client's request that of the request which puts the question; who asks stays the same.
+fn rewrite(parts: &mut request::Parts, endpoint: Endpoint) {
+    parts.uri = Uri::from_static(endpoint.path());
+    for name in [CONTENT_LENGTH, CONTENT_ENCODING] {
+        parts.headers.remove(name);
+    }
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+}
+
+/// The text of a whole reply that is not stored.
+fn unstored_reply(endpoint: Endpoint, body: &Bytes) -> Option<Reply> {
+    if let Ok(reply) = endpoint.gather(Form::Json, body) {
+        return Some(reply);
+    }
+    let document: Value = serde_json::from_slice(body).ok()?;
+    let text = ["/response", "/message/content", "/choices/0/message/content", "/choices/0/text"]
+        .into_iter()
+        .find_map(|pointer| document.pointer(pointer)?.as_str())?;
+    Some(Reply { document: body.clone(), text: text.to_owned(), tool_calls: false, usage: None })
+}
+
+fn answer_body(reply: &Reply, outcome: &Outcome, started: Instant) -> Value {
+    let millis =
+        |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64() * 1000.0);
+    let hit = outcome.layer != Layer::Upstream;
+    json!({
+        "response": reply.text,
+        "from_cache": hit,
+        "similarity": outcome.decision.map(|decision| decision.similarity.0),
+        "debug": {
+            "layer": outcome.layer.as_str(),
+            "miss_reason": outcome.reason.map(crate::cache::decision::MissReason::as_str),
+            "rule": outcome.rule,
+            "confidence": outcome.decision.map(|decision| decision.confidence),
+            "entry": outcome.entry.map(|entry| entry.id.to_string()),
+            "age_s": outcome.entry.map(|entry| entry.age.as_secs()),
+            "timings_ms": {
+                "exact": millis(outcome.timings.exact),
+                "semantic": millis(outcome.timings.semantic),
+                "upstream": millis(outcome.timings.upstream),
+                "total": millis(Some(started.elapsed())),
+            },
+        },
+    })
+}

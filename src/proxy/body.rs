@@ -1,0 +1,278 @@
+//! The one body type of everything that travels, either way.
+//!
+//! Called by `proxy` and `server`. Each kind passes on what it has at once and asks for no more than is taken,
+//! so that back-pressure reaches the other side.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Sleep;
+
+use super::fetch::FlightReader;
+use crate::dialect::openai::usage::UsageFilter;
+
+/// A body on its way.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// All of it, of known length.
+    Whole(Bytes),
+    /// All of it, sent like a stream: without its length ahead.
+    Streamed(Bytes),
+    /// What comes from the other side, passed on.
+    Relayed(Box<Relayed>),
+    /// A reply that others may be reading too.
+    Flight(Box<Flight>),
+}
+
+/// A body passed on from one connection to another.
+#[derive(Debug)]
+pub struct Relayed {
+    /// What was read already.
+    prefix: Bytes,
+    incoming: Incoming,
+    idle: Idle,
+    /// Held until the body has passed.
+    _permit: Option<OwnedSemaphorePermit>,
+    /// Dropped when the body has passed.
+    ended: Option<oneshot::Sender<()>>,
+}
+
+/// A reader's view of a shared reply.
+#[derive(Debug)]
+pub struct Flight {
+    reader: FlightReader,
+    filter: Option<UsageFilter>,
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The other side failed.
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+    /// Nothing came for too long.
+    #[error("nothing came for {0:?}")]
+    Idle(Duration),
+    /// The shared reply was cut off.
+    #[error(transparent)]
+    Cut(#[from] crate::cache::coalesce::Cut),
+}
+
+impl Body {
+    /// Passes a body on. More than `idle` between two pieces breaks it off.
+    pub fn relayed(incoming: Incoming, idle: Duration, permit: Option<OwnedSemaphorePermit>) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Relayed(Box::new(Relayed {
+            prefix: Bytes::new(),
+            incoming,
+            idle: Idle::new(idle),
+            _permit: permit,
+            ended: None,
+        }))
+    }
+
+    /// Passes on the rest of a body whose beginning was read.
+    pub fn continued(prefix: Bytes, incoming: Incoming, idle: Duration) -> Self {
+        let idle = Idle::new(idle);
+        Self::Relayed(Box::new(Relayed { prefix, incoming, idle, _permit: None, ended: None }))
+    }
+
+    /// Resolves when the body has passed, or will not.
+    pub fn ended(&mut self) -> impl Future<Output = ()> + Send + use<> {
+        let ended = match self {
+            Self::Relayed(relayed) => {
+                let (sender, ended) = oneshot::channel();
+                relayed.ended = Some(sender);
+                Some(ended)
+            }
+            _ => None,
+        };
+        async move {
+            if let Some(ended) = ended {
+                // An error says that the sender was dropped, which is the signal.
+                let _ = ended.await;
+            }
+        }
+    }
+
+    /// A reply that others may be reading too; `filter` takes out what this client did not ask for.
+    pub fn flight(reader: FlightReader, filter: Option<UsageFilter>) -> Self {
+        Self::Flight(Box::new(Flight { reader, filter }))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let body = self.get_mut();
+        match body {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) | Self::Streamed(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *body = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Relayed(relayed) => relayed.poll(cx),
+            Self::Flight(flight) => flight.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Relayed(relayed) => relayed.prefix.is_empty() && relayed.incoming.is_end_stream(),
+            Self::Streamed(_) | Self::Flight(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Relayed(relayed) => {
+                let read = relayed.prefix.len() as u64;
+                let rest = relayed.incoming.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(read));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(read));
+                }
+                hint
+            }
+            Self::Streamed(_) | Self::Flight(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl Relayed {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if !self.prefix.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));
+        }
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.idle.reset();
+                if frame.is_none() || self.incoming.is_end_stream() {
+                    self.ended = None;
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Hyper)))
+            }
+            Poll::Pending => {
+                let elapsed = ready!(self.idle.poll(cx));
+                Poll::Ready(Some(Err(BodyError::Idle(elapsed))))
+            }
+        }
+    }
+}
+
+impl Flight {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let chunk = match ready!(self.reader.poll_chunk(cx)) {
+                Some(Ok(chunk)) => chunk,
+                Some(Err(cut)) => return Poll::Ready(Some(Err(cut.into()))),
+                None => {
+                    let rest = self.filter.take().map(UsageFilter::finish).unwrap_or_default();
+                    return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
+                }
+            };
+            let chunk = match &mut self.filter {
+                Some(filter) => filter.push(chunk),
+                None => chunk,
+            };
+            if !chunk.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+        }
+    }
+}
+
+/// A limit on waiting, started by the first wait.
+#[derive(Debug)]
+pub struct Idle {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    /// A limit on each wait.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, sleep: None }
+    }
+
+    /// Something came.
+    pub fn reset(&mut self) {
+        self.sleep = None;
+    }
+
+    /// Ready with the limit when the wait has outlasted it.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        let limit = self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        sleep.as_mut().poll(cx).map(|()| limit)
+    }
+}
+
+/// What of a body was read for caching.
+#[derive(Debug)]
+pub enum Collected {
+    /// All of it.
+    Whole(Bytes),
+    /// It is larger than the limit: what was read, and the rest.
+    Larger(Bytes, Incoming),
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// The other side failed, or nothing came for longer than `idle`.
+pub async fn collect(mut incoming: Incoming, limit: usize, idle: Duration) -> Result<Collected, BodyError> {
+    let mut first = Bytes::new();
+    let mut all = bytes::BytesMut::new();
+    if incoming.size_hint().lower() > limit as u64 {
+        return Ok(Collected::Larger(first, incoming));
+    }
+    let mut wait = Idle::new(idle);
+    loop {
+        let frame = std::future::poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Hyper))),
+            Poll::Pending => wait.poll(cx).map(|limit| Some(Err(BodyError::Idle(limit)))),
+        })
+        .await;
+        wait.reset();
+        let Some(frame) = frame else { break };
+        // Trailers of a request that is read for caching go no further: none of the APIs has any.
+        let Ok(data) = frame?.into_data() else { continue };
+        // Most bodies come in one piece, which needs no copy.
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            if all.is_empty() {
+                all.reserve(first.len() + data.len());
+                all.extend_from_slice(&std::mem::take(&mut first));
+            }
+            all.extend_from_slice(&data);
+        }
+        if first.len() + all.len() > limit {
+            let read = if all.is_empty() { first } else { all.freeze() };
+            return Ok(Collected::Larger(read, incoming));
+        }
+    }
+    Ok(Collected::Whole(if all.is_empty() { first } else { all.freeze() }))
+}

@@ -1,0 +1,346 @@
+//! The way of a request whose reply may be reused: read, named, looked up layer by layer, fetched if need be.
+//!
+//! Called by [`super`] for the cacheable endpoints, and by [`super::ask`]. The order is the design: exact lookup,
+//! then coalescing, then the semantic lookup by whoever leads, then upstream.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, request};
+use tracing::{info, warn};
+
+use super::body::Body;
+use super::error::ProxyError;
+use super::fetch::{Fetch, FlightKey, FlightReader, Head, UpstreamHead};
+use super::headers::{REQUEST_ID, identity, shared};
+use super::{Answered, Failure, Proxy};
+use crate::cache::coalesce::{End, Joined};
+use crate::cache::directives::Directives;
+use crate::cache::key::Identity;
+use crate::cache::outcome::{Forward, Outcome, Timings};
+use crate::cache::{Hit, Miss, Query};
+use crate::dialect::json::Json;
+use crate::dialect::openai::usage::UsageFilter;
+use crate::dialect::{Echo, Endpoint, Form, ReplayError, Reply};
+
+/// A request that was read and named.
+pub(super) struct Prepared {
+    query: Query,
+    form: Form,
+    echo: Echo,
+    /// The body as it goes upstream, where usage is asked for on the client's behalf.
+    with_usage: Option<Bytes>,
+}
+
+/// A stored reply that may be served, laid out as this request wants it.
+struct Served {
+    hit: Hit,
+    body: Bytes,
+}
+
+/// What answers a request.
+pub(super) enum Answer {
+    /// A stored reply.
+    Hit(Hit, Bytes, Outcome),
+    /// Upstream's reply, as it comes.
+    Upstream(FlightReader, Arc<UpstreamHead>, Outcome),
+    /// A whole reply of upstream's to another request, which asked for another form.
+    Gathered(Reply, Bytes, Outcome),
+}
+
+impl Proxy {
+    /// Reads and names a request; `None` where it is not ours to judge and passes through.
+    pub(super) fn prepare(
+        &self,
+        endpoint: Endpoint,
+        parts: &request::Parts,
+        body: &Bytes,
+        directives: Directives,
+    ) -> Option<Prepared> {
+        let read = endpoint.read(Json::parse(body).ok()?)?;
+        let namespace = directives.namespace.clone();
+        let user = self.settings.scope_user.then(|| read.echo.get("user").map(ToString::to_string)).flatten();
+        let identity = Identity {
+            user: user.as_deref(),
+            ..identity(
+                &parts.headers,
+                &self.settings.scope_headers,
+                self.upstream.url(),
+                parts.uri.query(),
+                &namespace,
+            )
+        };
+        let query = self.cache.query(endpoint, &read, &identity, directives);
+        let with_usage =
+            self.settings.include_usage.then(|| endpoint.ask_for_usage(read.form, body)).flatten();
+        Some(Prepared { query, form: read.form, echo: read.echo, with_usage })
+    }
+
+    /// Answers a request from the cheapest layer that may.
+    pub(super) async fn answer(
+        &self,
+        prepared: &Prepared,
+        parts: request::Parts,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
+        let query = &prepared.query;
+        if query.directives.no_cache {
+            return self.fetch_alone(prepared, parts, body).await;
+        }
+        let started = Instant::now();
+        let mut timings = Timings::default();
+        let exact = self.exact(prepared).await;
+        timings.exact = Some(started.elapsed());
+        let exact = match exact {
+            Ok(served) => return Ok(served.answer(timings)),
+            Err(miss) => miss,
+        };
+        if query.directives.only_if_cached {
+            return match self.semantic(prepared, exact, &mut timings).await {
+                Ok(served) => Ok(served.answer(timings)),
+                Err(miss) => Err(Failure::new(ProxyError::OnlyIfCached, Outcome::miss(&miss, timings))),
+            };
+        }
+        self.coalesced(prepared, parts, body, exact, timings).await
+    }
+
+    /// Joins the flight for the same thing, or leads it.
+    async fn coalesced(
+        &self,
+        prepared: &Prepared,
+        parts: request::Parts,
+        body: Bytes,
+        exact: Miss,
+        mut timings: Timings,
+    ) -> Result<Answer, Failure> {
+        let query = &prepared.query;
+        let key = FlightKey {
+            key: query.key,
+            threshold: query.directives.threshold.map(f32::to_bits),
+            max_age: query.directives.max_age,
+        };
+        loop {
+            match self.flights.join(&key) {
+                Joined::Follower(reader) => {
+                    if let Some(answer) = self.follow(prepared, reader, &exact, timings).await {
+                        return answer;
+                    }
+                }
+                Joined::Leader(leader, reader) => {
+                    // Whoever led before may have finished between our lookup and now.
+                    if let Ok(served) = self.exact(prepared).await {
+                        return Ok(served.answer(timings));
+                    }
+                    let miss = match self.semantic(prepared, exact, &mut timings).await {
+                        Ok(served) => {
+                            leader.begin(Head::Hit(served.hit.clone()));
+                            leader.finish(End::Whole(None));
+                            return Ok(served.answer(timings));
+                        }
+                        Err(miss) => miss,
+                    };
+                    let outcome = Outcome::miss(&miss, timings);
+                    let fetch = match self.fetch(prepared, parts, body, miss.place, outcome.clone()) {
+                        Ok(fetch) => fetch,
+                        Err(error) => {
+                            leader.begin(Head::Failed(error.clone()));
+                            leader.finish(End::Whole(None));
+                            return Err(Failure::new(error, outcome));
+                        }
+                    };
+                    tokio::spawn(fetch.run(leader));
+                    return lead(reader, outcome).await;
+                }
+            }
+        }
+    }
+
+    async fn exact(&self, prepared: &Prepared) -> Result<Served, Miss> {
+        let hit = self.cache.exact(&prepared.query, SystemTime::now()).await?;
+        self.serve(prepared, hit).await
+    }
+
+    async fn semantic(
+        &self,
+        prepared: &Prepared,
+        exact: Miss,
+        timings: &mut Timings,
+    ) -> Result<Served, Miss> {
+        let started = Instant::now();
+        let found = match self.cache.semantic(&prepared.query, SystemTime::now()).await {
+            Ok(hit) => self.serve(prepared, hit).await,
+            Err(miss) => Err(miss),
+        };
+        timings.semantic = Some(started.elapsed());
+        found.map_err(|semantic| exact.then(semantic))
+    }
+
+    /// Lays a hit out. An entry that cannot be is as good as none, and goes.
+    async fn serve(&self, prepared: &Prepared, hit: Hit) -> Result<Served, Miss> {
+        match prepared.replay(&hit.entry.reply) {
+            Ok(body) => Ok(Served { hit, body }),
+            Err(error) => {
+                warn!(entry = %hit.entry.key.id(), %error, "a stored reply cannot be replayed; removing it");
+                Err(self.cache.discard(&hit).await)
+            }
+        }
+    }
+
+    /// A request that must not share: the client wants a reply of its own (`no-cache`).
+    async fn fetch_alone(
+        &self,
+        prepared: &Prepared,
+        parts: request::Parts,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
+        let outcome = Outcome::forwarded(Forward::Request);
+        let (leader, reader) = self.flights.alone();
+        let fetch = self
+            .fetch(prepared, parts, body, None, outcome.clone())
+            .map_err(|error| Failure::new(error, outcome.clone()))?;
+        tokio::spawn(fetch.run(leader));
+        lead(reader, outcome).await
+    }
+
+    fn fetch(
+        &self,
+        prepared: &Prepared,
+        mut parts: request::Parts,
+        body: Bytes,
+        place: Option<crate::store::entry::Placed>,
+        outcome: Outcome,
+    ) -> Result<Fetch, ProxyError> {
+        let form = match (&prepared.with_usage, prepared.form) {
+            (Some(_), _) => {
+                // What is to be taken out of a stream must be readable in it.
+                parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+                Form::Sse { usage: true }
+            }
+            (None, form) => form,
+        };
+        Ok(Fetch {
+            upstream: self.upstream.clone(),
+            cache: Arc::clone(&self.cache),
+            parts,
+            body: prepared.with_usage.clone().unwrap_or(body),
+            form,
+            query: prepared.query.clone(),
+            place,
+            outcome,
+            limit: self.settings.max_entry_bytes,
+            idle: self.settings.idle,
+            permit: self.upstream.permit()?,
+        })
+    }
+
+    /// Waits for another's reply. `None` where it was given up before it began: ask anew.
+    async fn follow(
+        &self,
+        prepared: &Prepared,
+        reader: FlightReader,
+        exact: &Miss,
+        timings: Timings,
+    ) -> Option<Result<Answer, Failure>> {
+        let mut outcome = Outcome::miss(exact, timings);
+        outcome.collapsed = true;
+        let head = reader.head().await?;
+        match head.as_ref() {
+            Head::Hit(hit) => {
+                let served = self.serve(prepared, hit.clone()).await.ok()?;
+                Some(Ok(served.answer(timings)))
+            }
+            Head::Failed(error) => Some(Err(Failure::new(error.clone(), outcome))),
+            Head::Upstream(upstream) => {
+                outcome.reason = upstream.outcome.reason;
+                outcome.decision = upstream.outcome.decision;
+                if !upstream.status.is_success() || prepared.may_share(upstream.form) {
+                    return Some(Ok(Answer::Upstream(reader, Arc::clone(upstream), outcome)));
+                }
+                // Where the reply cannot be given in another form, this request needs one of its own.
+                let End::Whole(Some(reply)) = reader.end().await else { return None };
+                let body = prepared.replay(&reply).ok()?;
+                Some(Ok(Answer::Gathered(reply, body, outcome)))
+            }
+        }
+    }
+}
+
+impl Prepared {
+    /// Whether the bytes that another request's reply comes in are what this one asked for.
+    fn may_share(&self, form: Form) -> bool {
+        let same_form = match (self.form, form) {
+            (Form::Sse { usage: wanted }, Form::Sse { usage }) => usage || !wanted,
+            (wanted, form) => wanted == form,
+        };
+        // A Responses reply echoes fields of its own request.
+        same_form && self.query.endpoint != Endpoint::OpenAiResponses
+    }
+
+    fn replay(&self, reply: &Reply) -> Result<Bytes, ReplayError> {
+        let template = self.query.endpoint.replay(&reply.document, self.form)?;
+        Ok(template.render(&self.echo, SystemTime::now()))
+    }
+
+    /// Writes the prompt to the log, where the operator asked for that (`log.prompts`).
+    pub(super) fn log_prompt(&self, headers: &HeaderMap) {
+        let request_id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        info!(target: "rejoinder::prompt", request_id, prompt = self.query.prompt);
+    }
+
+    /// The response that an answer makes.
+    pub(super) fn respond(&self, answer: Answer) -> Answered {
+        match answer {
+            Answer::Hit(_, body, outcome) | Answer::Gathered(_, body, outcome) => {
+                Answered::new(replayed(self.form, body), outcome)
+            }
+            Answer::Upstream(reader, head, outcome) => {
+                Answered::new(self.relayed(reader, &head, &outcome), outcome)
+            }
+        }
+    }
+
+    /// Upstream's reply as this client is to see it: its own exchange's headers, or the content's alone.
+    fn relayed(&self, reader: FlightReader, upstream: &UpstreamHead, outcome: &Outcome) -> Response<Body> {
+        let asked_for_more =
+            matches!((upstream.form, self.form), (Form::Sse { usage: true }, Form::Sse { usage: false }));
+        let filter = (asked_for_more && upstream.status.is_success()).then(UsageFilter::default);
+        let mut headers =
+            if outcome.collapsed { shared(&upstream.headers) } else { upstream.headers.clone() };
+        if filter.is_some() {
+            headers.remove(CONTENT_LENGTH);
+        }
+        let mut response = Response::new(Body::flight(reader, filter));
+        *response.status_mut() = upstream.status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+impl Served {
+    fn answer(self, timings: Timings) -> Answer {
+        let outcome = Outcome::hit(&self.hit, SystemTime::now(), timings);
+        Answer::Hit(self.hit, self.body, outcome)
+    }
+}
+
+/// Waits for the head of a reply that this request asked for itself.
+async fn lead(reader: FlightReader, outcome: Outcome) -> Result<Answer, Failure> {
+    let Some(head) = reader.head().await else {
+        return Err(Failure::new(ProxyError::Upstream("the request was given up".to_owned()), outcome));
+    };
+    match head.as_ref() {
+        Head::Failed(error) => Err(Failure::new(error.clone(), outcome)),
+        Head::Upstream(upstream) => {
+            Ok(Answer::Upstream(reader, Arc::clone(upstream), upstream.outcome.clone()))
+        }
+        Head::Hit(_) => Err(Failure::new(ProxyError::Upstream("no reply came".to_owned()), outcome)),
+    }
+}
+
+fn replayed(form: Form, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(if form.is_stream() { Body::Streamed(body) } else { Body::Whole(body) });
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
+    response
+}

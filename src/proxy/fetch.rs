@@ -1,0 +1,298 @@
+//! One request to upstream for everyone who waits for its reply: streams it into the flight, gathers it, and
+//! stores it once it is whole.
+//!
+//! Called by [`super::cached`]; runs as a task of its own, so that it lives as long as anyone reads, and ends
+//! when the last reader goes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, Response, StatusCode, request};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
+
+use super::body::Body;
+use super::decode::decode;
+use super::error::ProxyError;
+use super::headers::strip_response;
+use super::upstream::Upstream;
+use crate::cache::coalesce::{End, Leader, Reader};
+use crate::cache::outcome::Outcome;
+use crate::cache::{Cache, Hit, Query};
+use crate::dialect::{Form, Reply};
+use crate::store::entry::{Key, Placed};
+
+/// What shares a flight: the key, and what of the directives decides which entries count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlightKey {
+    /// The exact key.
+    pub key: Key,
+    /// The threshold asked for, as bits.
+    pub threshold: Option<u32>,
+    /// The `max-age` asked for.
+    pub max_age: Option<Duration>,
+}
+
+/// The publishing side.
+pub type FlightLeader = Leader<FlightKey, Head, Option<Reply>>;
+/// The reading side.
+pub type FlightReader = Reader<Head, Option<Reply>>;
+
+/// What a flight begins with.
+#[derive(Debug)]
+pub enum Head {
+    /// The semantic layer found a reply after all.
+    Hit(Hit),
+    /// Upstream's reply; its body follows in chunks.
+    Upstream(Arc<UpstreamHead>),
+    /// No reply; everyone gets the error.
+    Failed(ProxyError),
+}
+
+/// The head of upstream's reply.
+#[derive(Debug)]
+pub struct UpstreamHead {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers that travel.
+    pub headers: HeaderMap,
+    /// The form that was asked for upstream.
+    pub form: Form,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+/// A request on its way upstream.
+pub struct Fetch {
+    /// The way.
+    pub upstream: Upstream,
+    /// Where the reply is stored.
+    pub cache: Arc<Cache>,
+    /// The request, its headers stripped.
+    pub parts: request::Parts,
+    /// Its body, as it goes upstream.
+    pub body: Bytes,
+    /// The form asked for upstream.
+    pub form: Form,
+    /// What it asks.
+    pub query: Query,
+    /// The prompt's place, where the lookup came so far.
+    pub place: Option<Placed>,
+    /// What happened so far.
+    pub outcome: Outcome,
+    /// The largest reply that is stored.
+    pub limit: usize,
+    /// How long upstream may pause.
+    pub idle: Duration,
+    /// Held until upstream has answered.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// A reply being gathered.
+struct Gathering {
+    form: Form,
+    coding: Option<String>,
+    /// `None` once it is larger than what is stored.
+    body: Option<BytesMut>,
+}
+
+impl Fetch {
+    /// Fetches, and publishes into the flight.
+    pub async fn run(self, leader: FlightLeader) {
+        let started = Instant::now();
+        let Self { upstream, cache, parts, body, form, query, place, mut outcome, limit, idle, permit } =
+            self;
+        let sent = tokio::select! {
+            sent = upstream.send(parts, Body::Whole(body)) => sent,
+            () = leader.deserted() => return,
+        };
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                leader.begin(Head::Failed(error));
+                leader.finish(End::Whole(None));
+                return;
+            }
+        };
+        outcome.timings.upstream = Some(started.elapsed());
+        note_credentials(&cache, &query, response.status());
+        let gathering = Gathering::of(&response, form, &query);
+        let (parts, body) = response.into_parts();
+        let mut headers = parts.headers;
+        strip_response(&mut headers);
+        let head = UpstreamHead { status: parts.status, headers, form, outcome };
+        let document = gathering.as_ref().is_some_and(|gathering| gathering.form == Form::Json);
+        let transfer = Transfer { leader, body, idle, limit, gathering, cache, query, place };
+        if document {
+            transfer.document(head).await;
+        } else {
+            transfer.stream(head).await;
+        }
+        drop(permit);
+    }
+}
+
+/// Remembers whether upstream accepted the caller's credentials.
+fn note_credentials(cache: &Cache, query: &Query, status: StatusCode) {
+    let Some(credential) = query.credential else { return };
+    if status.is_success() {
+        cache.credentials().accept(credential, Instant::now());
+    } else if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+        cache.credentials().refuse(&credential);
+    }
+}
+
+impl Gathering {
+    /// Whether a reply may be stored, as far as its head tells.
+    fn of(response: &Response<Incoming>, asked: Form, query: &Query) -> Option<Self> {
+        let headers = response.headers();
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let no_store = headers.get_all(CACHE_CONTROL).iter().any(|value| {
+            let value = value.to_str().unwrap_or_default();
+            value.split(',').any(|directive| directive.trim().eq_ignore_ascii_case("no-store"))
+        });
+        let form = Form::of_media_type(text(CONTENT_TYPE)?)?;
+        let expected = std::mem::discriminant(&form) == std::mem::discriminant(&asked);
+        let zero = query.directives.ttl.is_some_and(|ttl| ttl.is_zero());
+        if response.status() != StatusCode::OK || no_store || !expected || zero {
+            return None;
+        }
+        let coding = text(CONTENT_ENCODING).map(str::to_owned);
+        Some(Self { form, coding, body: Some(BytesMut::new()) })
+    }
+
+    fn add(&mut self, chunk: &Bytes, limit: usize) {
+        if let Some(body) = &mut self.body {
+            if body.len() + chunk.len() > limit {
+                self.body = None;
+            } else {
+                body.extend_from_slice(chunk);
+            }
+        }
+    }
+}
+
+/// Upstream's body on its way into the flight.
+struct Transfer {
+    leader: FlightLeader,
+    body: Incoming,
+    idle: Duration,
+    limit: usize,
+    /// `None` where the reply is not stored.
+    gathering: Option<Gathering>,
+    cache: Arc<Cache>,
+    query: Query,
+    place: Option<Placed>,
+}
+
+impl Transfer {
+    /// A document is there all at once, more or less. Holding its head until its end, or the limit, costs nothing
+    /// and allows to say truly whether it is stored.
+    async fn document(mut self, mut head: UpstreamHead) {
+        let mut held = Vec::new();
+        let ended = loop {
+            match self.next().await {
+                Ok(chunk) => held.push(chunk),
+                Err(ended) => break Some(ended),
+            }
+            if self.gathering.as_ref().is_none_or(|gathering| gathering.body.is_none()) {
+                break None;
+            }
+        };
+        let reply = match ended {
+            Some(Ended::Whole) => self.gathered(),
+            Some(Ended::Deserted) => return,
+            Some(Ended::Broken) | None => None,
+        };
+        if let Some(reply) = &reply {
+            head.outcome.stored = self.store(reply).await;
+        }
+        self.leader.begin(Head::Upstream(Arc::new(head)));
+        for chunk in held {
+            self.leader.publish(chunk).await;
+        }
+        match ended {
+            Some(Ended::Whole) => self.leader.finish(End::Whole(reply)),
+            Some(Ended::Broken | Ended::Deserted) => self.leader.finish(End::Broken),
+            None => self.pass_on().await,
+        }
+    }
+
+    /// A stream is passed on as it comes. Whether it will be stored is a promise: if it ends well.
+    async fn stream(self, mut head: UpstreamHead) {
+        head.outcome.stored = self.gathering.is_some();
+        self.leader.begin(Head::Upstream(Arc::new(head)));
+        self.pass_on().await;
+    }
+
+    async fn pass_on(mut self) {
+        loop {
+            match self.next().await {
+                Ok(chunk) => self.leader.publish(chunk).await,
+                Err(Ended::Whole) => break,
+                Err(Ended::Broken | Ended::Deserted) => return self.leader.finish(End::Broken),
+            }
+        }
+        let reply = self.gathered();
+        if let Some(reply) = &reply {
+            self.store(reply).await;
+        }
+        self.leader.finish(End::Whole(reply));
+    }
+
+    /// The next chunk, or how it ended.
+    async fn next(&mut self) -> Result<Bytes, Ended> {
+        loop {
+            let frame = tokio::select! {
+                frame = tokio::time::timeout(self.idle, self.body.frame()) => frame,
+                () = self.leader.deserted() => return Err(Ended::Deserted),
+            };
+            match frame {
+                Ok(Some(Ok(frame))) => {
+                    // Trailers end here: none of the APIs has any, and a shared reply has no place for them.
+                    let Ok(chunk) = frame.into_data() else { continue };
+                    if let Some(gathering) = &mut self.gathering {
+                        gathering.add(&chunk, self.limit);
+                    }
+                    return Ok(chunk);
+                }
+                Ok(None) => return Err(Ended::Whole),
+                Ok(Some(Err(error))) => {
+                    debug!(%error, "upstream broke its reply off");
+                    return Err(Ended::Broken);
+                }
+                Err(_) => {
+                    debug!(idle = ?self.idle, "upstream paused for too long");
+                    return Err(Ended::Broken);
+                }
+            }
+        }
+    }
+
+    /// Stores a reply before anyone hears of its end: whoever asks again then finds it.
+    async fn store(&mut self, reply: &Reply) -> bool {
+        self.cache.store_reply(&self.query, reply.clone(), self.place.take()).await
+    }
+
+    /// The whole reply, if it may be stored.
+    fn gathered(&mut self) -> Option<Reply> {
+        let Gathering { form, coding, body } = self.gathering.take()?;
+        let body = body?.freeze();
+        let plain = decode(coding.as_deref(), &body, self.limit)
+            .inspect_err(|error| debug!(%error, "a reply is not stored"))
+            .ok()?;
+        let gathered = self.query.endpoint.gather(form, &plain);
+        gathered.inspect_err(|reason| debug!(%reason, "a reply is not stored")).ok()
+    }
+}
+
+/// How a body ended.
+enum Ended {
+    Whole,
+    Broken,
+    Deserted,
+}

@@ -1,0 +1,233 @@
+//! Which headers travel (RFC 9110 §7.6.1), which say who asks, and which are ours.
+//!
+//! Called by the rest of `proxy`. The identity that scopes is read from the very headers that are forwarded.
+
+use http::header::{
+    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE,
+    EXPECT, HOST, RETRY_AFTER, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::cache::directives::{DirectiveError, Directives, Fields};
+use crate::cache::key::Identity;
+use crate::cache::outcome::Outcome;
+
+/// `Cache-Status` (RFC 9211).
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// `X-Request-Id`: kept where the client sent one, else made, and sent upstream.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const SIMILARITY: HeaderName = HeaderName::from_static("x-rejoinder-similarity");
+const CONFIDENCE: HeaderName = HeaderName::from_static("x-rejoinder-confidence");
+const ENTRY: HeaderName = HeaderName::from_static("x-rejoinder-entry");
+const THRESHOLD: HeaderName = HeaderName::from_static("x-rejoinder-threshold");
+const TTL: HeaderName = HeaderName::from_static("x-rejoinder-ttl");
+const NAMESPACE: HeaderName = HeaderName::from_static("x-rejoinder-namespace");
+const OWN_PREFIX: &str = "x-rejoinder-";
+
+/// The headers that say who asks.
+static CREDENTIALS: [HeaderName; 5] = [
+    AUTHORIZATION,
+    COOKIE,
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
+
+/// The other headers in every scope.
+static SCOPE: [HeaderName; 5] = [
+    HeaderName::from_static("openai-organization"),
+    HeaderName::from_static("openai-project"),
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("anthropic-version"),
+    HeaderName::from_static("anthropic-beta"),
+];
+
+/// The headers of one connection alone (RFC 9110 §7.6.1).
+static HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// What a collapsed request gets of the shared reply's headers: those of the content. The others (cookies, rate
+/// limits, request ids, CORS) belong to the exchange of the request that asked first.
+static SHARED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH, CACHE_CONTROL, RETRY_AFTER];
+
+/// Takes out of a request's headers what must not go upstream: the hop-by-hop ones and our own.
+pub fn strip_request(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    strip_own(headers);
+    // The connection to the client has answered an expectation before the body was read.
+    headers.remove(EXPECT);
+}
+
+/// Takes out of a response's headers what is for one connection alone, or would pass for ours.
+pub fn strip_response(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    strip_own(headers);
+    headers.remove(AGE);
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .filter(|name| !is_needed(name))
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Whether a header stays even where `Connection` names it: framing needs it, or it says who asks. Dropping it
+/// would let a client ask upstream as somebody else than it asked here.
+fn is_needed(name: &HeaderName) -> bool {
+    [HOST, CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, CACHE_CONTROL].contains(name)
+        || CREDENTIALS.contains(name)
+        || SCOPE.contains(name)
+}
+
+fn strip_own(headers: &mut HeaderMap) {
+    if headers.keys().any(|name| name.as_str().starts_with(OWN_PREFIX)) {
+        let own: Vec<HeaderName> =
+            headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
+        for name in own {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Reads what the client asks of the cache.
+///
+/// # Errors
+/// A known directive with a value that cannot be parsed, one that is no text included.
+pub fn directives(headers: &HeaderMap) -> Result<Directives, DirectiveError> {
+    let text = |value: Option<&'_ HeaderValue>| {
+        value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let (threshold, ttl, namespace) =
+        (text(headers.get(THRESHOLD)), text(headers.get(TTL)), text(headers.get(NAMESPACE)));
+    let cache_control = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let fields =
+        Fields { threshold: threshold.as_deref(), ttl: ttl.as_deref(), namespace: namespace.as_deref() };
+    Directives::parse(cache_control, fields)
+}
+
+/// Who asks, and what else of the headers can change the reply. `headers` are those that go upstream.
+pub fn identity<'a>(
+    headers: &'a HeaderMap,
+    configured: &'a [HeaderName],
+    upstream: &'a str,
+    query: Option<&'a str>,
+    namespace: &'a str,
+) -> Identity<'a> {
+    fn collect<'a>(
+        headers: &'a HeaderMap,
+        names: impl Iterator<Item = &'a HeaderName>,
+    ) -> Vec<(&'a str, &'a [u8])> {
+        names
+            .flat_map(|name| headers.get_all(name).iter().map(move |value| (name.as_str(), value.as_bytes())))
+            .collect()
+    }
+    Identity {
+        upstream,
+        query,
+        credentials: collect(headers, CREDENTIALS.iter()),
+        headers: collect(headers, SCOPE.iter().chain(configured)),
+        namespace,
+        user: None,
+    }
+}
+
+/// The headers of a reply that a collapsed request shares.
+pub fn shared(headers: &HeaderMap) -> HeaderMap {
+    SHARED.iter().filter_map(|name| headers.get(name).map(|value| (name.clone(), value.clone()))).collect()
+}
+
+/// Writes our own headers: appends to `Cache-Status`, and replaces the rest.
+pub fn write_outcome(headers: &mut HeaderMap, outcome: &Outcome) {
+    append(headers, CACHE_STATUS, outcome.to_string());
+    if let Some(decision) = &outcome.decision {
+        insert(headers, SIMILARITY, format!("{:.4}", decision.similarity.0));
+        insert(headers, CONFIDENCE, format!("{:.4}", decision.confidence));
+    }
+    if let Some(entry) = &outcome.entry {
+        headers.insert(AGE, HeaderValue::from(entry.age.as_secs()));
+        insert(headers, ENTRY, entry.id.to_string());
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    // What we write of numbers and tokens is always a valid value.
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn append(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.append(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn hop_by_hop_and_nominated_headers_stop_here_but_identity_and_framing_travel() {
+        let mut headers = map(&[
+            ("connection", "close, X-Trace, Authorization, host"),
+            ("x-trace", "1"),
+            ("authorization", "Bearer a"),
+            ("host", "h"),
+            ("te", "trailers"),
+            ("keep-alive", "timeout=5"),
+            ("x-rejoinder-ttl", "5"),
+            ("x-other", "2"),
+        ]);
+        strip_request(&mut headers);
+        assert_eq!(headers, map(&[("authorization", "Bearer a"), ("host", "h"), ("x-other", "2")]));
+    }
+
+    #[test]
+    fn repeated_credentials_are_all_in_the_identity() {
+        let mut headers = map(&[("authorization", "a"), ("x-team", "red")]);
+        headers.append(AUTHORIZATION, HeaderValue::from_static("b"));
+        let team = [HeaderName::from_static("x-team")];
+        let identity = identity(&headers, &team, "u", None, "");
+        assert_eq!(identity.credentials, [("authorization", &b"a"[..]), ("authorization", b"b")]);
+        assert_eq!(identity.headers, [("x-team", &b"red"[..])]);
+    }
+
+    #[test]
+    fn upstream_cannot_forge_ours_and_keeps_its_cache_status() {
+        let mut headers = map(&[("x-rejoinder-entry", "forged"), ("age", "5"), ("cache-status", "cdn; hit")]);
+        strip_response(&mut headers);
+        write_outcome(&mut headers, &Outcome::forwarded(crate::cache::outcome::Forward::Bypass));
+        let all: Vec<_> = headers.get_all(CACHE_STATUS).iter().collect();
+        assert_eq!(all, ["cdn; hit", "rejoinder; fwd=bypass"]);
+        assert_eq!(headers.len(), 2);
+    }
+}

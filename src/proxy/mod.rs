@@ -1,0 +1,192 @@
+//! The proxy: a request in, the one upstream's reply out, or a stored one in its place.
+//!
+//! Called by `server` as a tower service. Knows HTTP, and hands plain values to `cache`.
+
+mod ask;
+pub mod body;
+mod cached;
+mod decode;
+pub mod error;
+mod fetch;
+pub mod headers;
+mod pass;
+mod upstream;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::CONTENT_ENCODING;
+use http::{HeaderName, Method, Request, Response, request};
+use hyper::body::Incoming;
+use tower::Service;
+
+use body::{Body, Collected, collect};
+use error::ProxyError;
+use fetch::{FlightKey, Head};
+use headers::{directives, strip_request, write_outcome};
+use pass::Upgrade;
+use upstream::Upstream;
+pub use upstream::UpstreamUrlError;
+
+use crate::cache::Cache;
+use crate::cache::coalesce::Flights;
+use crate::cache::outcome::{Forward, Outcome};
+use crate::config::Config;
+use crate::dialect::{Endpoint, Reply};
+
+/// The proxy. Cheap to clone: all clones are one.
+#[derive(Clone)]
+pub struct Proxy {
+    cache: Arc<Cache>,
+    upstream: Upstream,
+    flights: Arc<Flights<FlightKey, Head, Option<Reply>>>,
+    settings: Arc<Settings>,
+}
+
+/// What of the configuration a request's way depends on.
+#[derive(Debug)]
+struct Settings {
+    scope_headers: Vec<HeaderName>,
+    scope_user: bool,
+    include_usage: bool,
+    max_entry_bytes: usize,
+    max_request_bytes: usize,
+    idle: Duration,
+    ask_endpoint: Endpoint,
+    ask_model: String,
+    log_prompts: bool,
+}
+
+/// A response, and what happened on its way: for the metrics and the log.
+#[derive(Debug)]
+pub struct Answered {
+    /// The response.
+    pub response: Response<Body>,
+    /// What happened; `None` where nothing was asked of cache or upstream.
+    pub outcome: Outcome,
+}
+
+/// Why the proxy answers with an error of its own, and what happened until then. Boxed: it is rare and large.
+#[derive(Debug)]
+struct Failure(Box<Failed>);
+
+#[derive(Debug)]
+struct Failed {
+    error: ProxyError,
+    outcome: Outcome,
+}
+
+impl Failure {
+    fn new(error: ProxyError, outcome: Outcome) -> Self {
+        Self(Box::new(Failed { error, outcome }))
+    }
+}
+
+impl Answered {
+    fn new(response: Response<Body>, outcome: Outcome) -> Self {
+        Self { response, outcome }
+    }
+}
+
+impl Proxy {
+    /// A proxy in front of the configuration's upstream.
+    ///
+    /// # Errors
+    /// Its URL is none that requests can go to.
+    pub fn new(config: &Config, cache: Arc<Cache>) -> Result<Self, UpstreamUrlError> {
+        let settings = Settings {
+            scope_headers: config.cache.scope_headers.clone(),
+            scope_user: config.cache.scope_user,
+            include_usage: config.cache.include_usage,
+            max_entry_bytes: config.limits.max_entry_bytes.as_usize(),
+            max_request_bytes: config.limits.max_request_bytes.as_usize(),
+            idle: config.timeouts.idle,
+            ask_endpoint: Endpoint::of_path(&config.ask.path).unwrap_or(Endpoint::OllamaGenerate),
+            ask_model: config.ask.model.clone(),
+            log_prompts: config.log.prompts,
+        };
+        Ok(Self {
+            cache,
+            upstream: Upstream::new(config)?,
+            flights: Arc::new(Flights::new(settings.max_entry_bytes)),
+            settings: Arc::new(settings),
+        })
+    }
+
+    async fn handle(self, request: Request<Incoming>) -> Answered {
+        let (parts, incoming) = request.into_parts();
+        let path = parts.uri.clone();
+        let answered = match (&parts.method, Endpoint::of_path(parts.uri.path())) {
+            (&Method::POST, Some(endpoint)) => self.cacheable(endpoint, parts, incoming).await,
+            (&Method::POST, None) if parts.uri.path() == ask::PATH => self.ask(parts, incoming).await,
+            _ => self.other(parts, incoming).await,
+        };
+        let mut answered = answered.unwrap_or_else(|Failure(failed)| {
+            Answered::new(failed.error.response(path.path()), failed.outcome)
+        });
+        write_outcome(answered.response.headers_mut(), &answered.outcome);
+        answered
+    }
+
+    async fn cacheable(
+        &self,
+        endpoint: Endpoint,
+        mut parts: request::Parts,
+        incoming: Incoming,
+    ) -> Result<Answered, Failure> {
+        let bypass = Outcome::forwarded(Forward::Bypass);
+        let directives =
+            directives(&parts.headers).map_err(|error| Failure::new(error.into(), bypass.clone()))?;
+        strip_request(&mut parts.headers);
+        let idle = self.settings.idle;
+        if directives.no_store {
+            let body = Body::relayed(incoming, idle, None);
+            return self.pass(parts, body, None, Outcome::forwarded(Forward::Request)).await;
+        }
+        if parts.headers.contains_key(CONTENT_ENCODING) {
+            return self.pass(parts, Body::relayed(incoming, idle, None), None, bypass).await;
+        }
+        let body = match collect(incoming, self.settings.max_request_bytes, idle).await {
+            Ok(Collected::Whole(body)) => body,
+            Ok(Collected::Larger(read, rest)) => {
+                return self.pass(parts, Body::continued(read, rest, idle), None, bypass).await;
+            }
+            Err(error) => return Err(Failure::new(ProxyError::RequestBody(error.to_string()), bypass)),
+        };
+        match self.prepare(endpoint, &parts, &body, directives) {
+            Some(prepared) => {
+                if self.settings.log_prompts {
+                    prepared.log_prompt(&parts.headers);
+                }
+                let answer = self.answer(&prepared, parts, body).await?;
+                Ok(prepared.respond(answer))
+            }
+            None => self.pass(parts, Body::Whole(body), None, bypass).await,
+        }
+    }
+
+    async fn other(&self, mut parts: request::Parts, incoming: Incoming) -> Result<Answered, Failure> {
+        let upgrade = Upgrade::of(&mut parts);
+        strip_request(&mut parts.headers);
+        let body = Body::relayed(incoming, self.settings.idle, None);
+        self.pass(parts, body, upgrade, Outcome::forwarded(Forward::Bypass)).await
+    }
+}
+
+impl Service<Request<Incoming>> for Proxy {
+    type Response = Answered;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answered, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let proxy = self.clone();
+        Box::pin(async move { Ok(proxy.handle(request).await) })
+    }
+}

@@ -1,0 +1,87 @@
+//! The way of everything that is not cached: streamed both ways, byte for byte.
+//!
+//! Called by [`super`].
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Response, StatusCode, request};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tracing::debug;
+
+use super::body::Body;
+use super::error::ProxyError;
+use super::headers::strip_response;
+use super::{Answered, Failure, Proxy};
+use crate::cache::outcome::Outcome;
+
+/// A client's wish to speak another protocol after this request (RFC 9110 §7.8), as for a WebSocket.
+pub(super) struct Upgrade {
+    protocol: HeaderValue,
+    client: OnUpgrade,
+}
+
+impl Upgrade {
+    /// The wish of a request, before its headers are stripped.
+    pub(super) fn of(parts: &mut request::Parts) -> Option<Self> {
+        let asks = parts
+            .headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")));
+        let protocol = parts.headers.get(UPGRADE).filter(|_| asks)?.clone();
+        Some(Self { protocol, client: parts.extensions.remove::<OnUpgrade>()? })
+    }
+}
+
+impl Proxy {
+    /// Forwards a request whose headers were stripped, and relays the reply.
+    pub(super) async fn pass(
+        &self,
+        mut parts: request::Parts,
+        body: Body,
+        upgrade: Option<Upgrade>,
+        outcome: Outcome,
+    ) -> Result<Answered, Failure> {
+        let with_outcome = |error| Failure::new(error, outcome.clone());
+        let permit = self.upstream.permit().map_err(with_outcome)?;
+        if let Some(upgrade) = &upgrade {
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            parts.headers.insert(UPGRADE, upgrade.protocol.clone());
+        }
+        let mut response = self.upstream.send(parts, body).await.map_err(with_outcome)?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let Some(upgrade) = upgrade else {
+                let error = ProxyError::Upstream("it switched protocols without being asked".to_owned());
+                return Err(with_outcome(error));
+            };
+            let protocol = response.headers().get(UPGRADE).cloned();
+            join(upgrade.client, hyper::upgrade::on(&mut response));
+            let (mut head, _) = response.into_parts();
+            strip_response(&mut head.headers);
+            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            if let Some(protocol) = protocol {
+                head.headers.insert(UPGRADE, protocol);
+            }
+            return Ok(Answered::new(Response::from_parts(head, Body::Empty), outcome));
+        }
+        let (mut head, incoming) = response.into_parts();
+        strip_response(&mut head.headers);
+        let body = Body::relayed(incoming, self.settings.idle, Some(permit));
+        Ok(Answered::new(Response::from_parts(head, body), outcome))
+    }
+}
+
+/// Joins two connections that both left HTTP, until either ends. Only after upstream's 101 (RFC 9110 §15.2.2).
+fn join(client: OnUpgrade, upstream: OnUpgrade) {
+    tokio::spawn(async move {
+        let (client, upstream) = match tokio::try_join!(client, upstream) {
+            Ok(both) => both,
+            Err(error) => return debug!(%error, "an upgrade did not come about"),
+        };
+        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
+            debug!(%error, "an upgraded connection ended");
+        }
+    });
+}

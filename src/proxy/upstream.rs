@@ -1,0 +1,208 @@
+//! The connection to upstream: one pooled client, one base URL, limits on every wait.
+//!
+//! Called by the rest of `proxy`. Whatever a request's target, `Host` or path says, it goes to the configured
+//! upstream and nowhere else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HOST};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Method, Request, Response, Uri, Version, request};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::body::Body;
+use super::error::ProxyError;
+use crate::config::Config;
+
+/// The one way upstream.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    /// The base URL's path without a slash at its end.
+    prefix: Arc<str>,
+    /// The base URL, as scopes hold it.
+    url: Arc<str>,
+    first_byte: Duration,
+    permits: Arc<Semaphore>,
+}
+
+/// The configuration's upstream is no URL that requests can go to.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is no URL that requests can go to")]
+pub struct UpstreamUrlError(String);
+
+impl Upstream {
+    /// The upstream of a configuration.
+    ///
+    /// # Errors
+    /// Its URL has no scheme or host, which [`Config::load`] does not let pass.
+    pub fn new(config: &Config) -> Result<Self, UpstreamUrlError> {
+        let url = &config.upstream;
+        let error = || UpstreamUrlError(url.to_string());
+        let authority = url.authority().cloned().ok_or_else(error)?;
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| error())?;
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(config.timeouts.connect));
+        let connector = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(config.timeouts.keep_alive)
+            .build(connector);
+        Ok(Self {
+            client,
+            scheme: url.scheme().cloned().ok_or_else(error)?,
+            authority,
+            host,
+            prefix: url.path().trim_end_matches('/').into(),
+            url: url.to_string().into(),
+            first_byte: config.timeouts.first_byte,
+            permits: Arc::new(Semaphore::new(
+                config.limits.max_upstream_requests.min(Semaphore::MAX_PERMITS),
+            )),
+        })
+    }
+
+    /// The base URL, as scopes hold it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Room for one more request.
+    ///
+    /// # Errors
+    /// As many are upstream as may be.
+    pub fn permit(&self) -> Result<OwnedSemaphorePermit, ProxyError> {
+        Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ProxyError::Overloaded)
+    }
+
+    /// Where a request to `uri` goes: the same path and query, as sent, behind the prefix.
+    ///
+    /// # Errors
+    /// A target without a path, or one whose dots could climb out of the prefix.
+    pub fn target(&self, method: &Method, uri: &Uri) -> Result<Uri, ProxyError> {
+        if *method == Method::CONNECT {
+            return Err(ProxyError::BadRequest(
+                "CONNECT is not supported: this proxy serves one upstream's API",
+            ));
+        }
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        if !path.starts_with('/') {
+            return Err(ProxyError::BadRequest("the request's target has no path"));
+        }
+        if !self.prefix.is_empty() && climbs(uri.path()) {
+            return Err(ProxyError::BadRequest("dot segments in the path could leave the upstream's prefix"));
+        }
+        let path = if self.prefix.is_empty() {
+            uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+        } else {
+            PathAndQuery::try_from(format!("{}{path}", self.prefix))
+                .map_err(|_| ProxyError::BadRequest("the request's target is no valid path"))?
+        };
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(path)
+            .build()
+            .map_err(|_| ProxyError::BadRequest("the request's target is no valid path"))
+    }
+
+    /// Sends a request whose headers were stripped, and waits for the head of its reply.
+    ///
+    /// # Errors
+    /// Upstream cannot be reached, breaks off, or does not begin to answer in time.
+    pub async fn send(
+        &self,
+        mut parts: request::Parts,
+        mut body: Body,
+    ) -> Result<Response<Incoming>, ProxyError> {
+        parts.uri = self.target(&parts.method, &parts.uri)?;
+        parts.version = Version::HTTP_11;
+        parts.headers.insert(HOST, self.host.clone());
+        // The body's own length frames it, whatever was claimed.
+        parts.headers.remove(CONTENT_LENGTH);
+        // A long upload is not upstream's delay: its time begins when the request is out.
+        let uploaded = body.ended();
+        let limit = async {
+            uploaded.await;
+            tokio::time::sleep(self.first_byte).await;
+        };
+        tokio::select! {
+            sent = self.client.request(Request::from_parts(parts, body)) => {
+                sent.map_err(|error| ProxyError::Upstream(causes(&error)))
+            }
+            () = limit => Err(ProxyError::UpstreamTimeout(self.first_byte)),
+        }
+    }
+}
+
+/// Whether a path has dot segments (RFC 3986 §5.2.4), also where slash or dot are percent-encoded or the slash
+/// is a backslash: upstream may read them so.
+fn climbs(path: &str) -> bool {
+    if !path.contains(['.', '%']) {
+        return false;
+    }
+    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
+    plain.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."))
+}
+
+/// An error with its causes, outermost first: the first often says no more than "client error".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(url: &'static str) -> Upstream {
+        Upstream::new(&Config { upstream: Uri::from_static(url), ..Config::default() }).unwrap()
+    }
+
+    fn target(url: &'static str, asked: &'static str) -> Result<String, ProxyError> {
+        upstream(url).target(&Method::GET, &Uri::from_static(asked)).map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn requests_go_to_the_configured_upstream_with_their_path_as_sent() {
+        assert_eq!(target("http://u:1", "/a//b/../c?x=%2e&y").unwrap(), "http://u:1/a//b/../c?x=%2e&y");
+        assert_eq!(target("http://u:1", "http://evil/secret").unwrap(), "http://u:1/secret");
+        assert_eq!(
+            target("https://u/openai/", "/v1/models?a=..").unwrap(),
+            "https://u/openai/v1/models?a=.."
+        );
+        assert!(upstream("http://u").target(&Method::CONNECT, &Uri::from_static("evil:443")).is_err());
+        assert!(target("http://u", "*").is_err());
+    }
+
+    #[test]
+    fn the_prefix_cannot_be_left() {
+        for path in ["/../x", "/a/%2E%2e/x", "/..%2fx", "/a/.%2E", "/..%5cx", "/a/./b"] {
+            assert!(target("http://u/prefix", path).is_err(), "{path}");
+        }
+        assert!(target("http://u/prefix", "/v1/files/a..b/c.txt").is_ok());
+    }
+}

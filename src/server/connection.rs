@@ -1,0 +1,140 @@
+//! One listener: accepts within limits, serves HTTP/1.1 and h2c on each connection, and drains.
+//!
+//! Called by [`super::Server`], once for clients and once for operators.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tower::Service;
+use tracing::{debug, warn};
+
+use crate::config::Config;
+use crate::proxy::body::Body;
+use crate::telemetry::Metrics;
+
+/// A listener and what serves its connections.
+pub(super) struct Listener<S> {
+    pub(super) socket: TcpListener,
+    pub(super) settings: Settings,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) service: S,
+    /// Where open connections are counted.
+    pub(super) connections: Option<Arc<Metrics>>,
+}
+
+/// Limits of a listener.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    max_connections: usize,
+    max_head_bytes: usize,
+    request_head: Duration,
+}
+
+/// How long to wait after the system had no resources for another connection, so as not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The least that hyper takes as a buffer for a head.
+const MIN_HEAD_BYTES: usize = 8192;
+
+impl Settings {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            max_connections: config.limits.max_connections.min(Semaphore::MAX_PERMITS),
+            max_head_bytes: config.limits.max_head_bytes.as_usize().max(MIN_HEAD_BYTES),
+            request_head: config.timeouts.request_head,
+        }
+    }
+
+    fn builder(&self) -> Builder<TokioExecutor> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.request_head)
+            // The end of a client's bytes is taken for its going: nobody could tell a half-closed connection from
+            // a closed one before the reply is written, and until then upstream would work for nobody.
+            .half_close(false)
+            .max_buf_size(self.max_head_bytes)
+            // What travels in one piece is written in one.
+            .pipeline_flush(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(self.max_head_bytes).unwrap_or(u32::MAX))
+            .max_concurrent_streams(256)
+            .keep_alive_interval(Duration::from_secs(30))
+            .adaptive_window(true);
+        builder
+    }
+}
+
+impl<S> Listener<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    /// Accepts and serves until told to stop, then until the last request is finished.
+    pub(super) async fn run(self) {
+        let Self { socket, settings, mut stopping, service, connections } = self;
+        let builder = settings.builder();
+        let permits = Arc::new(Semaphore::new(settings.max_connections));
+        let graceful = GracefulShutdown::new();
+        loop {
+            // Beyond the limit, connections wait in the system's queue rather than in our memory.
+            let permit = tokio::select! {
+                permit = Arc::clone(&permits).acquire_owned() => permit,
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+            };
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let connection = graceful.watch(
+                builder
+                    .serve_connection_with_upgrades(
+                        prepare(stream),
+                        TowerToHyperService::new(service.clone()),
+                    )
+                    .into_owned(),
+            );
+            let counted = connections.clone();
+            tokio::spawn(async move {
+                if let Some(metrics) = &counted {
+                    metrics.connections().inc();
+                }
+                if let Err(error) = connection.await {
+                    debug!(%error, "a connection ended");
+                }
+                if let Some(metrics) = &counted {
+                    metrics.connections().dec();
+                }
+                drop(permit);
+            });
+        }
+        drop(socket);
+        graceful.shutdown().await;
+    }
+}
+
+fn prepare(stream: TcpStream) -> TokioIo<TcpStream> {
+    // Small chunks of a stream go out at once; a socket that cannot be told so still works.
+    let _ = stream.set_nodelay(true);
+    TokioIo::new(stream)
+}

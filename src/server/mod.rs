@@ -1,0 +1,206 @@
+//! Listeners and connections: accepts clients, serves each connection by the stack, drains on shutdown.
+//!
+//! Called by `cli`, by the tests and by the benchmarks, which all start the same [`Server`].
+
+mod connection;
+mod stack;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use connection::{Listener, Settings};
+
+use crate::admin::{Admin, Readiness};
+use crate::cache::decision::{Calibration, Policy};
+use crate::cache::{Cache, Parts, guard};
+use crate::config::{Config, EmbedderKind};
+use crate::embed::{ApiKey, BuiltinOptions, Embedder, EmbedderError, RemoteOptions};
+use crate::proxy::{Proxy, UpstreamUrlError};
+use crate::store::{OpenError, Store, StoreOptions};
+use crate::telemetry::Metrics;
+
+/// How long requests to the admin listener may take to finish; none of them is long.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+/// Why the proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}{}", remedy(source))]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The embedder cannot be made.
+    #[error(transparent)]
+    Embedder(#[from] EmbedderError),
+    /// The store or the embedder failed while it was made.
+    #[error("the store or the embedder could not be made: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+    /// The upstream's URL.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamUrlError),
+}
+
+fn remedy(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "; another program listens there, perhaps another rejoinder: stop it, or choose another port"
+        }
+        std::io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege: choose a higher one",
+        _ => "",
+    }
+}
+
+/// A running proxy.
+pub struct Server {
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    /// Tells the client listener and the readiness probe.
+    stopping: watch::Sender<bool>,
+    /// Tells the admin listener, which answers until all clients have been served.
+    stopped: watch::Sender<bool>,
+    clients: JoinHandle<()>,
+    operators: JoinHandle<()>,
+    cache: Arc<Cache>,
+    drain: Duration,
+}
+
+impl Server {
+    /// Opens the store, makes the embedder, listens on both addresses and serves.
+    ///
+    /// # Errors
+    /// See [`StartError`]; each says what would help.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let listener = listen(config.listen).await?;
+        let admin_listener = listen(config.admin_listen).await?;
+        let (address, admin_address) =
+            (local(&listener, config.listen)?, local(&admin_listener, config.admin_listen)?);
+        // Reading the store and the model takes a while and must not hold up anything else that runs here.
+        let settings = config.clone();
+        let cache = tokio::task::spawn_blocking(move || open_cache(&settings)).await??;
+        let cache = Arc::new(cache);
+        let metrics = Arc::new(Metrics::new());
+        let proxy = Proxy::new(&config, Arc::clone(&cache))?;
+        let (stopping, clients_stop) = watch::channel(false);
+        let (stopped, operators_stop) = watch::channel(false);
+        let settings = Settings::of(&config);
+        let clients = Listener {
+            socket: listener,
+            settings: settings.clone(),
+            stopping: clients_stop.clone(),
+            service: stack::clients(proxy, Arc::clone(&metrics), config.log.requests),
+            connections: Some(Arc::clone(&metrics)),
+        };
+        let readiness = Readiness::new(&config, Arc::clone(&cache), clients_stop);
+        let admin = Admin::new(&config, admin_address, Arc::clone(&cache), metrics, readiness);
+        let operators = Listener {
+            socket: admin_listener,
+            settings,
+            stopping: operators_stop,
+            service: admin,
+            connections: None,
+        };
+        info!(%address, upstream = %config.upstream, "listening for clients");
+        info!(address = %admin_address, "listening for operators");
+        let (clients, operators) = (tokio::spawn(clients.run()), tokio::spawn(operators.run()));
+        let drain = config.timeouts.drain;
+        Ok(Self { address, admin_address, stopping, stopped, clients, operators, cache, drain })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where operators connect.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Stops accepting, lets open requests finish for at most the configured time, and writes the store out.
+    /// Readiness falls first; the admin listener stops last.
+    pub async fn shutdown(self) {
+        // A listener that is gone already need not hear.
+        let _ = self.stopping.send(true);
+        if tokio::time::timeout(self.drain, self.clients).await.is_err() {
+            warn!(after = ?self.drain, "requests were still open; closing their connections");
+        }
+        let _ = self.stopped.send(true);
+        if tokio::time::timeout(ADMIN_DRAIN, self.operators).await.is_err() {
+            warn!("operators' requests were still open; closing their connections");
+        }
+        if let Err(error) = self.cache.store().flush().await {
+            warn!(%error, "the store was not written out whole");
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Listen { address, source })
+}
+
+fn open_cache(config: &Config) -> Result<Cache, StartError> {
+    let store = Store::open(&StoreOptions {
+        max_bytes: config.limits.max_bytes.0,
+        max_entries: config.limits.max_entries,
+        data_dir: config.data_dir.clone(),
+        ..StoreOptions::default()
+    })?;
+    let secret = match &config.secret {
+        Some(secret) => secret.expose().as_bytes().to_vec(),
+        None => store.secret().to_vec(),
+    };
+    guard::warm_up();
+    Ok(Cache::new(Parts {
+        secret,
+        store,
+        embedder: embedder(config)?,
+        policy: Policy {
+            threshold: config.similarity_threshold,
+            may_lower: config.cache.allow_lower_threshold,
+            min_confidence: config.cache.min_confidence,
+            freshness_floor: config.cache.freshness_floor,
+            calibration: Calibration::BUILTIN,
+        },
+        ttl: config.ttl,
+        credential_ttl: config.cache.credential_ttl,
+    }))
+}
+
+fn embedder(config: &Config) -> Result<Option<Embedder>, EmbedderError> {
+    let settings = &config.embedding;
+    let remote = || RemoteOptions {
+        // The configuration was refused if its key cannot be sent.
+        api_key: config.embedder_api_key.as_ref().and_then(|key| ApiKey::new(key.expose())),
+        timeout: settings.timeout,
+        window: settings.window_chars,
+        ..RemoteOptions::new(config.embedder_url.clone(), config.embedder_model.as_str())
+    };
+    Ok(match config.embedder {
+        EmbedderKind::Off => None,
+        EmbedderKind::Builtin => {
+            let threads = NonZeroUsize::new(settings.threads).unwrap_or(BuiltinOptions::default().threads);
+            let options = BuiltinOptions { threads, queue: settings.queue, timeout: settings.timeout };
+            Some(Embedder::builtin(&options)?)
+        }
+        EmbedderKind::Ollama => Some(Embedder::ollama(remote())?),
+        EmbedderKind::OpenAi => Some(Embedder::openai(remote())?),
+    })
+}

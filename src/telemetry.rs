@@ -1,0 +1,277 @@
+//! Metrics and the log: what they are named, and the one place where a request's [`Outcome`] becomes both.
+//!
+//! Called by `server` around each request, and by `admin`, which shows the metrics. Label values come from
+//! closed sets, so that no client can make more of them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use serde::Serialize;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
+
+use crate::cache::outcome::{Forward, Layer, Outcome};
+use crate::config::{Config, LogFormat};
+use crate::dialect::Endpoint;
+
+/// The labels of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    endpoint: &'static str,
+    layer: &'static str,
+    detail: &'static str,
+}
+
+/// The labels of a latency.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LayerLabels {
+    layer: &'static str,
+}
+
+/// The labels of a count of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: &'static str,
+}
+
+/// All metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    duration: Family<LayerLabels, Histogram>,
+    tokens_saved: Family<DirectionLabels, Counter>,
+    entries: Gauge,
+    bytes: Gauge,
+    connections: Gauge,
+    totals: Totals,
+}
+
+/// The counters that `/internal/metrics` shows.
+#[derive(Debug, Default)]
+struct Totals {
+    exact_hits: AtomicU64,
+    semantic_hits: AtomicU64,
+    misses: AtomicU64,
+    llm_calls: AtomicU64,
+    bypasses: AtomicU64,
+    errors: AtomicU64,
+    tokens_saved: AtomicU64,
+}
+
+/// The counters of `GET /internal/metrics`.
+#[derive(Debug, Serialize)]
+pub struct Counters {
+    /// Hits of the exact layer.
+    pub exact_hits: u64,
+    /// Hits of the semantic layer.
+    pub semantic_hits: u64,
+    /// Requests that were looked up and not found.
+    pub misses: u64,
+    /// Replies asked of upstream for cacheable requests.
+    pub llm_calls: u64,
+    /// Embeddings computed or asked for.
+    pub embeddings: u64,
+    /// Requests that were not looked up.
+    pub bypasses: u64,
+    /// Responses with status 500 or above.
+    pub errors: u64,
+    /// Tokens of replies and prompts that upstream did not have to process again, where it had counted them.
+    pub tokens_saved: u64,
+    /// Hits among the requests looked up, 0 to 1.
+    pub hit_rate: f64,
+}
+
+/// What is known of a request besides its outcome.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The path, which may hold anything.
+    pub path: &'a str,
+    /// `X-Request-Id`.
+    pub request_id: &'a str,
+    /// The response's status.
+    pub status: StatusCode,
+    /// Until the response's head.
+    pub elapsed: Duration,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("rejoinder");
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register(
+            "requests",
+            "Requests by endpoint, the layer that gave the reply, and the reason of a miss",
+            requests.clone(),
+        );
+        let duration = Family::<LayerLabels, Histogram>::new_with_constructor(|| {
+            // 10 µs to 5 minutes.
+            Histogram::new(exponential_buckets(0.000_01, 2.4, 20))
+        });
+        registry.register_with_unit(
+            "request_duration",
+            "Time until the head of the response, by the layer that gave the reply",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        let tokens_saved = Family::<DirectionLabels, Counter>::default();
+        registry.register(
+            "saved_tokens",
+            "Tokens that upstream did not have to process again, where it had counted them",
+            tokens_saved.clone(),
+        );
+        let (entries, bytes, connections) = (Gauge::default(), Gauge::default(), Gauge::default());
+        registry.register("store_entries", "Entries in the store", entries.clone());
+        registry.register_with_unit(
+            "store_size",
+            "Memory of the store's entries",
+            Unit::Bytes,
+            bytes.clone(),
+        );
+        registry.register("client_connections", "Open connections of clients", connections.clone());
+        let totals = Totals::default();
+        Self { registry, requests, duration, tokens_saved, entries, bytes, connections, totals }
+    }
+
+    /// Counts a request.
+    pub fn record(&self, outcome: &Outcome, exchange: &Exchange<'_>) {
+        let endpoint = endpoint_label(exchange);
+        let layer = outcome.layer.as_str();
+        let detail = match (outcome.reason, outcome.forward) {
+            (Some(reason), _) => reason.as_str(),
+            (None, Some(forward)) => forward.as_str(),
+            (None, None) => "hit",
+        };
+        self.requests.get_or_create(&RequestLabels { endpoint, layer, detail }).inc();
+        self.duration.get_or_create(&LayerLabels { layer }).observe(exchange.elapsed.as_secs_f64());
+        let counted = match (outcome.layer, outcome.forward, outcome.reason) {
+            (Layer::Exact, ..) => &self.totals.exact_hits,
+            (Layer::Semantic, ..) => &self.totals.semantic_hits,
+            (Layer::Upstream, Some(Forward::Miss | Forward::Stale), _)
+            | (Layer::Upstream, Some(Forward::Request), Some(_)) => &self.totals.misses,
+            (Layer::Upstream, ..) => &self.totals.bypasses,
+        };
+        add(counted, 1);
+        let asked = outcome.layer == Layer::Upstream
+            && outcome.forward != Some(Forward::Bypass)
+            && !outcome.collapsed
+            && outcome.timings.upstream.is_some();
+        if asked {
+            add(&self.totals.llm_calls, 1);
+        }
+        if exchange.status.is_server_error() {
+            add(&self.totals.errors, 1);
+        }
+        if let Some(saved) = outcome.saved {
+            self.tokens_saved.get_or_create(&DirectionLabels { direction: "input" }).inc_by(saved.input);
+            self.tokens_saved.get_or_create(&DirectionLabels { direction: "output" }).inc_by(saved.output);
+            add(&self.totals.tokens_saved, saved.input.saturating_add(saved.output));
+        }
+    }
+
+    /// The gauge of open connections.
+    pub fn connections(&self) -> &Gauge {
+        &self.connections
+    }
+
+    /// The text of `GET /metrics` (`OpenMetrics` 1.0, which Prometheus reads), with the store's size as given.
+    pub fn encode(&self, entries: u64, bytes: u64) -> Result<String, std::fmt::Error> {
+        self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// The counters of `GET /internal/metrics`.
+    pub fn counters(&self, embeddings: u64) -> Counters {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (exact_hits, semantic_hits) = (get(&self.totals.exact_hits), get(&self.totals.semantic_hits));
+        let misses = get(&self.totals.misses);
+        let looked_up = exact_hits + semantic_hits + misses;
+        #[expect(clippy::cast_precision_loss, reason = "a rate, not a count")]
+        let hit_rate =
+            if looked_up == 0 { 0.0 } else { (exact_hits + semantic_hits) as f64 / looked_up as f64 };
+        Counters {
+            exact_hits,
+            semantic_hits,
+            misses,
+            llm_calls: get(&self.totals.llm_calls),
+            embeddings,
+            bypasses: get(&self.totals.bypasses),
+            errors: get(&self.totals.errors),
+            tokens_saved: get(&self.totals.tokens_saved),
+            hit_rate,
+        }
+    }
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// The endpoint, where it is one we know; a client can ask for any path.
+fn endpoint_label(exchange: &Exchange<'_>) -> &'static str {
+    match Endpoint::of_path(exchange.path) {
+        Some(endpoint) if exchange.method == Method::POST => endpoint.path(),
+        _ if exchange.path == "/ask" => "/ask",
+        _ => "other",
+    }
+}
+
+/// Writes the line of a request, if such lines are wanted.
+pub fn log_request(outcome: &Outcome, exchange: &Exchange<'_>) {
+    info!(
+        target: "rejoinder::request",
+        request_id = exchange.request_id,
+        method = %exchange.method,
+        path = exchange.path,
+        status = exchange.status.as_u16(),
+        layer = outcome.layer.as_str(),
+        detail = outcome.reason.map(crate::cache::decision::MissReason::as_str),
+        forward = outcome.forward.map(Forward::as_str),
+        similarity = outcome.decision.map(|decision| decision.similarity.0),
+        elapsed_ms = exchange.elapsed.as_secs_f64() * 1000.0,
+    );
+}
+
+/// Keeps the log's writer alive; what is still to be written is when this is dropped.
+#[derive(Debug)]
+pub struct LogGuard {
+    _writer: tracing_appender::non_blocking::WorkerGuard,
+}
+
+/// Begins to log to standard error, by a thread of its own so that no request waits for it.
+pub fn init_log(config: &Config) -> LogGuard {
+    let filter = std::env::var("RUST_LOG").ok().unwrap_or_else(|| config.log.filter.clone());
+    // The configuration was checked; a wrong RUST_LOG leaves the default.
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let format = config.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    // A second initialisation, as in tests that start several proxies, leaves the first in place.
+    let _ = match format {
+        LogFormat::Text => registry.with(layer.with_ansi(terminal)).try_init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+    };
+    LogGuard { _writer: guard }
+}
