@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod breaker;
 pub mod cache;
+pub mod cli;
 pub mod config;
 pub mod dialect;
 pub mod embed;

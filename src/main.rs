@@ -1,3 +1,5 @@
 //! The `rejoinder` program.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rejoinder::cli::run()
+}

@@ -1,0 +1,65 @@
+//! The command line: one file per command. Parses, calls, and turns what went wrong into words and an exit code.
+
+mod check_config;
+mod completions;
+mod demo;
+mod healthcheck;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A cache in front of the model: a transparent proxy for OpenAI-, Anthropic- and Ollama-compatible APIs that
+/// answers repeated questions, also reworded ones, from its store.
+///
+/// Start `rejoinder serve` beside your model server and point clients at http://127.0.0.1:11435 instead:
+/// OLLAMA_HOST for Ollama, base_url (with /v1) for OpenAI clients. Try it without either by `rejoinder demo`.
+#[derive(Debug, Parser)]
+#[expect(clippy::doc_markdown, reason = "these are the help texts of the command line, which is no Markdown")]
+#[command(name = "rejoinder", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy
+    Serve(Box<serve::Serve>),
+    /// Show what it does, with a simulated upstream: cold, exact, paraphrase, look-alike, bypass, streaming
+    Demo(demo::Demo),
+    /// Validate a configuration and print the one in force, secrets masked
+    CheckConfig(Box<check_config::CheckConfig>),
+    /// Ask a running proxy whether it is alive; for container health checks
+    Healthcheck(Box<healthcheck::Healthcheck>),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// Runs the command of this process's arguments. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::CheckConfig(check) => check.run(),
+        Command::Healthcheck(check) => check.run(),
+        Command::Completions(completions) => completions.run(),
+    }
+}
+
+/// Says on standard error what went wrong, with its causes.
+fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("rejoinder: {error:#}");
+    ExitCode::from(code)
+}
+
+/// The runtime of the commands that serve.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rejoinder").build()
+}
+
+/// The process's environment, for settings that are not flags.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
