@@ -1,4 +1,5 @@
-//! What the tests that drive the program from outside share: a client, encoders, the simulated upstream.
+//! What the tests that drive the program from outside share: a client, encoders, the simulated
+//! upstream, the proxy in front of it.
 //!
 //! A test file says `mod support;` and takes what it needs.
 #![allow(dead_code, unused_imports, reason = "each test file takes what it needs")]
@@ -12,8 +13,10 @@
 
 pub mod client;
 pub mod encodings;
+pub mod proxy;
 
 pub use client::{Ask, Connection, Reply, Stream, raw};
+pub use proxy::{Proxy, proxy, proxy_with, semantic_proxy};
 pub use rejoinder::simulated::{Encoding, Fault, Gate, Recorded, Simulated, SimulatedOptions};
 
 /// A simulated upstream without delays.
