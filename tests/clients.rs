@@ -9,7 +9,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use support::upstream;
+use support::{semantic_proxy, upstream};
 use tokio::process::Command;
 
 /// An official client and the script that drives it.
@@ -74,6 +74,34 @@ impl Client {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
+}
+
+/// Through a proxy of its own, whose store nothing else fills.
+async fn through_the_proxy(client: Client) {
+    let upstream = upstream().await;
+    let proxy = semantic_proxy(&upstream).await;
+    client.passes(&proxy.url(), false).await;
+    proxy.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openai_for_python_gets_misses_hits_streams_and_errors() {
+    through_the_proxy(Client::OpenAiPython).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ollama_for_python_gets_misses_hits_streams_and_errors() {
+    through_the_proxy(Client::OllamaPython).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anthropic_for_python_gets_misses_hits_streams_and_errors() {
+    through_the_proxy(Client::AnthropicPython).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openai_for_node_gets_misses_hits_streams_and_errors() {
+    through_the_proxy(Client::OpenAiNode).await;
 }
 
 /// The scripts and the imitation agree, before the proxy comes between them.
