@@ -5,6 +5,8 @@
 use std::io::Read;
 
 use bytes::Bytes;
+use ruzstd::decoding::StreamingDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 
 /// Why a body is not decoded, and so not stored.
 #[derive(Debug, thiserror::Error)]
@@ -35,22 +37,41 @@ pub fn decode(coding: Option<&str>, body: &Bytes, limit: usize) -> Result<Bytes,
             other => other,
         },
         "br" => read(brotli_decompressor::Decompressor::new(body.as_ref(), 4096), limit),
-        "zstd" => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(body.as_ref())
-                .map_err(|error| DecodeError::Corrupt(std::io::Error::other(error.to_string())))?;
-            read(decoder, limit)
-        }
+        "zstd" => zstd(body, limit),
         other => Err(DecodeError::Unknown(other.to_owned())),
     }
 }
 
 fn read(coded: impl Read, limit: usize) -> Result<Bytes, DecodeError> {
-    let mut decoded = Vec::new();
-    coded.take(limit as u64 + 1).read_to_end(&mut decoded)?;
-    if decoded.len() > limit {
-        return Err(DecodeError::TooLarge(limit));
+    let mut out = Vec::new();
+    append(coded, &mut out, limit)?;
+    Ok(out.into())
+}
+
+fn append(coded: impl Read, out: &mut Vec<u8>, limit: usize) -> Result<(), DecodeError> {
+    let room = limit.saturating_sub(out.len());
+    coded.take(room as u64 + 1).read_to_end(out)?;
+    if out.len() > limit { Err(DecodeError::TooLarge(limit)) } else { Ok(()) }
+}
+
+/// Decodes every frame, one after the other (RFC 8878 §3.1): a sender that compresses a stream piece by piece
+/// may make each piece a frame. Skippable frames hold no content.
+fn zstd(mut rest: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
+    let corrupt = |error: String| DecodeError::Corrupt(std::io::Error::other(error));
+    let mut out = Vec::new();
+    while !rest.is_empty() {
+        match StreamingDecoder::new(&mut rest) {
+            Ok(frame) => append(frame, &mut out, limit)?,
+            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                length, ..
+            })) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                rest = rest.get(length..).ok_or_else(|| corrupt("a frame is cut short".to_owned()))?;
+            }
+            Err(error) => return Err(corrupt(error.to_string())),
+        }
     }
-    Ok(decoded.into())
+    Ok(out.into())
 }
 
 #[cfg(test)]
@@ -81,7 +102,11 @@ mod tests {
         let brotli = Bytes::from_static(b"\x0b\x02\x80hello\x03");
         assert_eq!(decode(Some("br"), &brotli, 100).unwrap().as_ref(), b"hello");
         let zstd = ruzstd::encoding::compress_to_vec(&text[..], ruzstd::encoding::CompressionLevel::Fastest);
+        // A skippable frame of two bytes, then two frames with content.
+        let frames = [b"\x50\x2a\x4d\x18\x02\0\0\0xx".as_slice(), &zstd, &zstd].concat();
         assert_eq!(decode(Some("zstd"), &zstd.into(), 100).unwrap().as_ref(), text);
+        assert_eq!(decode(Some("zstd"), &frames.clone().into(), 100).unwrap(), text.repeat(2));
+        assert!(matches!(decode(Some("zstd"), &frames.into(), 20), Err(DecodeError::TooLarge(20))));
         assert_eq!(decode(None, &Bytes::from_static(text), 1).unwrap().as_ref(), text);
         assert!(matches!(decode(Some("gzip, br"), &gzip(text), 100), Err(DecodeError::Unknown(_))));
     }
