@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, request};
 use tracing::{info, warn};
 
@@ -305,7 +305,9 @@ impl Prepared {
     fn relayed(&self, reader: FlightReader, upstream: &UpstreamHead, outcome: &Outcome) -> Response<Body> {
         let asked_for_more =
             matches!((upstream.form, self.form), (Form::Sse { usage: true }, Form::Sse { usage: false }));
-        let filter = (asked_for_more && upstream.status.is_success()).then(UsageFilter::default);
+        // In a content coding, which upstream was asked not to use, nothing can be found to be taken out.
+        let readable = !upstream.headers.contains_key(CONTENT_ENCODING);
+        let filter = (asked_for_more && readable && upstream.status.is_success()).then(UsageFilter::default);
         let mut headers =
             if outcome.collapsed { shared(&upstream.headers) } else { upstream.headers.clone() };
         if filter.is_some() {
