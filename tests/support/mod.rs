@@ -14,10 +14,16 @@
 pub mod client;
 pub mod encodings;
 pub mod proxy;
+pub mod said;
 
 pub use client::{Ask, Connection, Reply, Stream, raw};
 pub use proxy::{Proxy, proxy, proxy_with, semantic_proxy};
 pub use rejoinder::simulated::{Encoding, Fault, Gate, Recorded, Simulated, SimulatedOptions};
+pub use said::Said;
+
+/// A question, and the same in other words.
+pub const QUESTION: &str = "What is the capital of France?";
+pub const PARAPHRASE: &str = "What is the capital city of France?";
 
 /// A simulated upstream without delays.
 pub async fn upstream() -> Simulated {
