@@ -63,9 +63,7 @@ impl Settings {
             // The end of a client's bytes is taken for its going: nobody could tell a half-closed connection from
             // a closed one before the reply is written, and until then upstream would work for nobody.
             .half_close(false)
-            .max_buf_size(self.max_head_bytes)
-            // What travels in one piece is written in one.
-            .pipeline_flush(true);
+            .max_buf_size(self.max_head_bytes);
         builder
             .http2()
             .timer(TokioTimer::new())
