@@ -1,0 +1,206 @@
+"""Programs under test, and what they use: started pinned to a core, measured through /proc.
+
+Used by scripts/bench. Knows nothing of what is measured or why.
+"""
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+class BenchError(Exception):
+    """The benchmark cannot go on, or would not measure what it says."""
+
+
+def say(text):
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def ensure_installed(*tools):
+    """Installs missing tools from the system's packages, each of the same name."""
+    missing = [tool for tool in tools if not shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin")]
+    if not missing:
+        return
+    if not shutil.which("apt-get"):
+        raise BenchError(f"install {' and '.join(missing)} first")
+    say(f"installing {' and '.join(missing)} by apt-get")
+    subprocess.run(["apt-get", "update", "-qq"], check=True, stdout=sys.stderr)
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
+    subprocess.run(install, check=True, stdout=sys.stderr)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def stat_fields(pid):
+    """The fields of /proc/PID/stat after the program's name, which may hold blanks."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def busy_seconds(cores):
+    """Seconds that these cores have spent on anything, and on another guest of the host (steal)."""
+    busy = steal = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name.removeprefix("cpu").isdigit() and int(name.removeprefix("cpu")) in cores:
+            user, nice, system, _, _, irq, softirq, stolen, *_ = map(int, fields)
+            busy += user + nice + system + irq + softirq
+            steal += stolen
+    return busy / TICKS, steal / TICKS
+
+
+class Program:
+    """A running program, with the processes it started."""
+
+    running = []
+
+    def __init__(self, name, core, command, port, ready):
+        self.name, self.port = name, port
+        self.process = subprocess.Popen(
+            ["taskset", "-c", str(core), *map(str, command)],
+            stdout=subprocess.DEVNULL,
+            # A log is written as always; where it goes then is not the program's cost.
+            stderr=subprocess.DEVNULL if not os.environ.get("BENCH_STDERR") else None,
+        )
+        Program.running.append(self)
+        self.wait_until_ready(ready)
+
+    def wait_until_ready(self, path):
+        for _ in range(200):
+            if self.process.poll() is not None:
+                raise BenchError(f"{self.name} ended at once; BENCH_STDERR=1 shows why")
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as reply:
+                    reply.read()
+                return
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise BenchError(f"{self.name} does not answer")
+
+    def pids(self):
+        """The process and its children."""
+        own = self.process.pid
+        pids = [own]
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and int(stat_fields(folder.name)[1]) == own:
+                    pids.append(int(folder.name))
+            except OSError:
+                pass  # It ended while we looked.
+        return pids
+
+    def cpu_seconds(self):
+        """User and system time so far."""
+        fields = [stat_fields(pid) for pid in self.pids()]
+        return sum(int(one[11]) + int(one[12]) for one in fields) / TICKS
+
+    def resident_mib(self):
+        return sum(int(stat_fields(pid)[21]) for pid in self.pids()) * PAGE_KIB / 1024
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        Program.running.remove(self)
+
+    @classmethod
+    def stop_all(cls):
+        for program in list(reversed(cls.running)):
+            program.stop()
+
+
+@dataclass
+class Load:
+    """One run of the load generator."""
+
+    requests: int
+    seconds: float
+    p50_us: float
+    p99_us: float
+    cpu_seconds: float
+    """Of the program under test."""
+    program_share: float
+    """Of one core, as are the other shares."""
+    generator_share: float
+    upstream_share: float
+    others_share: float
+    """What else ran on the two cores meanwhile, steal included."""
+
+    @property
+    def per_second(self):
+        return self.requests / self.seconds
+
+    @property
+    def per_cpu_second(self):
+        return self.requests / self.cpu_seconds
+
+
+def load(program, upstream, cores, path, body, seconds, connections=32):
+    """Runs wrk against a program."""
+    lua = Path(__file__).with_name("post.lua")
+    command = ["taskset", "-c", str(cores[1]), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
+    command += ["-s", str(lua), f"http://127.0.0.1:{program.port}{path}"]
+    before = program.cpu_seconds(), upstream.cpu_seconds(), busy_seconds(cores), os.times()
+    started = time.monotonic()
+    run = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "BODY": str(body)}
+    )
+    wall = time.monotonic() - started
+    after = program.cpu_seconds(), upstream.cpu_seconds(), busy_seconds(cores), os.times()
+    line = next((line for line in run.stdout.splitlines() if line.startswith("RESULT ")), None)
+    if line is None:
+        raise BenchError(f"wrk said nothing of {program.name}: {run.stdout}{run.stderr}")
+    requests, duration, errors, p50, p99 = map(int, line.split()[1:])
+    if errors or not requests:
+        raise BenchError(f"{errors} of {requests} requests to {program.name} failed")
+    cpu, upstream_cpu = after[0] - before[0], after[1] - before[1]
+    generator = sum(after[3][2:4]) - sum(before[3][2:4])
+    machine = sum(after[2]) - sum(before[2])
+    return Load(
+        requests=requests,
+        seconds=duration / 1e6,
+        p50_us=p50,
+        p99_us=p99,
+        cpu_seconds=cpu,
+        program_share=cpu / wall,
+        generator_share=generator / wall,
+        upstream_share=upstream_cpu / wall,
+        others_share=max(0.0, machine - cpu - upstream_cpu - generator) / wall,
+    )
+
+
+class Spread:
+    """A figure over rounds: its median, least and most."""
+
+    def __init__(self, values):
+        self.values = list(values)
+        self.median = statistics.median(self.values)
+
+    def __format__(self, spec):
+        low, high = min(self.values), max(self.values)
+        return f"{self.median:{spec}} ({low:{spec}}–{high:{spec}})"
+
+    @staticmethod
+    def ratio(above, below):
+        """Round by round."""
+        return Spread(a / b for a, b in zip(above, below, strict=True))
