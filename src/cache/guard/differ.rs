@@ -265,9 +265,8 @@ impl<'a> Pairing<'a> {
         }
         // From x to y against y to x, where only one of the ends is marked.
         let gains = |one: Place, other: Place| one == Place::Target && other != Place::Target;
-        let named = |unit: &Unit| {
-            unit.word.is_none_or(|word| word.parts.contains('n') || word.parts.is_empty())
-        };
+        let named =
+            |unit: &Unit| unit.word.is_none_or(|word| word.parts.contains('n') || word.parts.is_empty());
         let there = self.pairs().any(|(a, b)| gains(a.place, b.place) && b.place != Place::Aside && named(a));
         let back = self.pairs().any(|(a, b)| gains(b.place, a.place) && a.place != Place::Aside && named(b));
         (there && back).then_some(Rule::Direction)
@@ -342,12 +341,14 @@ impl<'a> Pairing<'a> {
             .collect();
         let (first, last) = (*sites.first()?, *sites.last()?);
         let words = |frame: &'a [String]| {
-            let mut words: Vec<&str> = sites.iter().filter_map(|at| frame.get(*at)).map(String::as_str).collect();
+            let mut words: Vec<&str> =
+                sites.iter().filter_map(|at| frame.get(*at)).map(String::as_str).collect();
             words.sort_unstable();
             words
         };
         let joins = |word: &String| matches!(word.as_str(), "and" | "or" | "vs" | "versus" | "plus");
-        let commutes = (first..=last).filter(|at| !sites.contains(at)).filter_map(|at| one.get(at)).all(joins);
+        let commutes =
+            (first..=last).filter(|at| !sites.contains(at)).filter_map(|at| one.get(at)).all(joins);
         (sites.len() * 2 <= one.len() && !commutes && words(one) == words(other)).then_some(Rule::Role)
     }
 

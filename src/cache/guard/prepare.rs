@@ -518,8 +518,9 @@ fn is_infinitive(pieces: &[Piece], at: usize) -> bool {
     verb && !piece.token.capital && !ends
 }
 
-const AUXILIARIES: &[&str] =
-    &["do", "does", "did", "is", "are", "was", "were", "will", "would", "can", "could", "should", "has", "have"];
+const AUXILIARIES: &[&str] = &[
+    "do", "does", "did", "is", "are", "was", "were", "will", "would", "can", "could", "should", "has", "have",
+];
 
 const NEGATORS: &[&str] = &[
     "not", "no", "never", "without", "none", "nor", "neither", "nobody", "nothing", "nowhere", "hardly",
@@ -559,9 +560,11 @@ fn negations(units: &mut Vec<Unit>, pieces: &[Piece]) {
             continue;
         }
         // "Why won't it connect": the subject stands between, the verb is what is denied.
-        let inverted = AUXILIARIES.contains(&before) && at.checked_sub(2).map_or("why", text).starts_with("wh");
+        let inverted =
+            AUXILIARIES.contains(&before) && at.checked_sub(2).map_or("why", text).starts_with("wh");
         let denied = |unit: &&mut Unit| {
-            unit.at > at && (!inverted || unit.at > at + 1 && unit.word.is_some_and(|word| word.parts.contains('v')))
+            unit.at > at
+                && (!inverted || unit.at > at + 1 && unit.word.is_some_and(|word| word.parts.contains('v')))
         };
         let reached = units.iter_mut().find(denied);
         let Some(unit) = reached.filter(|unit| {
@@ -675,7 +678,9 @@ fn asks(pieces: &[Piece]) -> Asks {
             "how" if next == "long" => Asks::Duration,
             _ if period => continue,
             "how" if next == "come" => Asks::Reason,
-            "how" if AUXILIARIES.contains(&pieces.get(at + 1).map_or("", |piece| piece.text.as_str())) => Asks::Manner,
+            "how" if AUXILIARIES.contains(&pieces.get(at + 1).map_or("", |piece| piece.text.as_str())) => {
+                Asks::Manner
+            }
             "what" | "which" | "how" => Asks::Nothing,
             auxiliary if at == 0 && AUXILIARIES.contains(&auxiliary) => Asks::Truth,
             _ => continue,
