@@ -14,7 +14,7 @@ use super::{OpenError, StoreOptions};
 
 /// What an entry takes besides its own bytes: the slot, the table's cell with its spare room, counters of
 /// shared references and what an allocator rounds up.
-const OVERHEAD: u64 = 320;
+const OVERHEAD: u64 = 384;
 
 /// The least room of a shard: an entry must fit in one, and an entry of the default `max_entry_bytes` (1 MiB)
 /// takes part of two, its document and its text.

@@ -1,9 +1,10 @@
 //! The copy on disk: a folder of its own, written behind by one thread, read whole when the store opens.
 //!
 //! Called by the store alone. What was handed over is durable within the flush interval and one batch's
-//! writing. What was deleted is out of the database by then too; its bytes may stay in pages that the database
-//! holds free until the next writes fill them, and after a person's removal or purge the file is compacted at
-//! once, which moves live pages together and gives the free ones back to the file system.
+//! writing. What was deleted is out of the database by then too. Its bytes may stay in pages that the database
+//! holds free until the next writes fill them (redb copies on write and does not blank what it frees). After a
+//! person's removal or purge the file is therefore compacted, which moves live pages together and gives the free
+//! ones back to the file system: at once up to 64 MiB, else when nothing was written for ten seconds.
 
 mod database;
 mod folder;
@@ -85,6 +86,7 @@ impl Opened {
             contents,
             database: Some(self.database),
             fresh: self.read.fresh,
+            compact: false,
         };
         let thread = thread::Builder::new()
             .name("store-writer".into())

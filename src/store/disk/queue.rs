@@ -41,6 +41,17 @@ struct Waiting {
     ended: bool,
 }
 
+/// What the writer is to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Write this.
+    Write(Work),
+    /// Nothing has come for as long as was said.
+    Rest,
+    /// End: the store is closed and all is written.
+    End,
+}
+
 /// A batch.
 #[derive(Debug, Default)]
 pub(super) struct Work {
@@ -54,6 +65,11 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// Nothing but a compaction.
+    pub(super) fn compaction() -> Self {
+        Self { compact: true, ..Self::default() }
+    }
+
     fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.deleted.is_empty() && self.waiters.is_empty() && !self.compact
     }
@@ -127,17 +143,26 @@ impl Queue {
         }
     }
 
-    /// Waits for work, and for as much more as comes within the interval. `None` when closed and empty.
-    pub(super) fn take(&self) -> Option<Work> {
+    /// Waits for work, and for as much more as comes within the interval. Where nothing comes for `quiet`, says
+    /// so.
+    pub(super) fn take(&self, quiet: Option<Duration>) -> Task {
+        let quiet_at = quiet.and_then(|quiet| Instant::now().checked_add(quiet));
         let mut waiting = self.waiting.lock();
         loop {
             let due = waiting.since.and_then(|since| since.checked_add(self.interval));
             match due {
                 None if waiting.closing && waiting.work.is_empty() => {
                     waiting.ended = true;
-                    return None;
+                    return Task::End;
                 }
-                None => self.wake.wait(&mut waiting),
+                None => match quiet_at {
+                    Some(at) if self.wake.wait_until(&mut waiting, at).timed_out() => {
+                        // Work may have come at the last moment; it is taken next.
+                        return Task::Rest;
+                    }
+                    Some(_) => {}
+                    None => self.wake.wait(&mut waiting),
+                },
                 Some(_) if waiting.closing || !waiting.work.waiters.is_empty() => break,
                 Some(due) => {
                     if self.wake.wait_until(&mut waiting, due).timed_out() {
@@ -147,7 +172,7 @@ impl Queue {
             }
         }
         waiting.since = None;
-        Some(std::mem::take(&mut waiting.work))
+        Task::Write(std::mem::take(&mut waiting.work))
     }
 
     /// Gives a batch back that could not be written, and waits before the next try. `false` when closed before:

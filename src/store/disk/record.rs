@@ -198,3 +198,88 @@ pub(super) fn milliseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let texts = (any::<String>(), any::<String>(), any::<String>(), any::<String>());
+        let bytes = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<Vec<u8>>());
+        let rest = (0..Endpoint::ALL.len(), any::<Option<(u64, u64)>>(), any::<(bool, bool)>());
+        // Up to the year 10000; a clock may say anything, but not beyond what it can hold.
+        let times = (0_u64..253_402_300_800_000, any::<u64>());
+        (texts, bytes, rest, times).prop_map(|(texts, (key, scope, document), rest, (created, ttl))| Entry {
+            key: Key(key),
+            scope: Scope(scope),
+            endpoint: Endpoint::ALL[rest.0],
+            model: texts.0,
+            namespace: texts.1,
+            prompt: texts.2,
+            reply: Reply {
+                document: document.into(),
+                text: texts.3,
+                tool_calls: rest.2.0,
+                usage: rest.1.map(|(input, output)| Usage { input, output }),
+            },
+            created_at: UNIX_EPOCH + Duration::from_millis(created),
+            ttl: Duration::from_millis(ttl),
+            poisoned: rest.2.1,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_comes_back_as_it_was_and_under_its_number_alone(
+            entry in entries(), sequence: u64, secret: [u8; 32]
+        ) {
+            let seal = Seal::new(&secret);
+            let record = seal.entry(sequence, &entry).unwrap();
+            prop_assert_eq!(seal.read_entry(sequence, &record).unwrap(), entry);
+            prop_assert_eq!(seal.read_entry(sequence ^ 1, &record), Err(RecordError::Broken));
+            prop_assert!(seal.read_embedding(sequence, &record).is_err());
+            let other = Seal::new(&secret.map(|byte| !byte));
+            prop_assert_eq!(other.read_entry(sequence, &record), Err(RecordError::Broken));
+        }
+
+        #[test]
+        fn a_changed_record_is_broken(entry in entries(), at: prop::sample::Index, bit in 0_u32..8, cut: bool) {
+            let seal = Seal::new(&[1; 32]);
+            let mut record = seal.entry(1, &entry).unwrap();
+            let at = at.index(record.len());
+            if cut {
+                record.truncate(at);
+            } else {
+                record[at] ^= 1_u8 << bit;
+            }
+            prop_assert_eq!(seal.read_entry(1, &record), Err(RecordError::Broken));
+        }
+
+        #[test]
+        fn a_sealed_record_of_any_content_is_read_without_a_panic(content: Vec<u8>) {
+            let seal = Seal::new(&[1; 32]);
+            let mut record = vec![SCHEMA];
+            record.extend_from_slice(&content);
+            let _ = seal.read_entry(1, &seal.close(Kind::Entry, 1, record.clone()));
+            let _ = seal.read_embedding(1, &seal.close(Kind::Embedding, 1, record));
+        }
+
+        #[test]
+        fn an_embedding_comes_back_as_it_was(values in prop::collection::vec(-1.0_f32..1.0, 1..500)) {
+            let seal = Seal::new(&[1; 32]);
+            if let Some(codes) = Codes::of(&values) {
+                let record = seal.embedding(9, &Partition([3; 32]), &codes);
+                prop_assert_eq!(seal.read_embedding(9, &record).unwrap(), (Partition([3; 32]), codes));
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_schema_is_named() {
+        let seal = Seal::new(&[1; 32]);
+        let record = seal.close(Kind::Entry, 1, vec![SCHEMA + 1, 2, 3]);
+        assert_eq!(seal.read_entry(1, &record), Err(RecordError::Schema(SCHEMA + 1)));
+    }
+}

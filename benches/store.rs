@@ -1,0 +1,259 @@
+//! What the store costs: `cargo bench --bench store`, with `-- 1000000` for the largest partition too.
+//!
+//! Prints medians of its own timing rather than using a framework: a step here is a partition of a hundred
+//! thousand entries as often as a look-up of nanoseconds.
+
+use std::fs;
+use std::hint::black_box;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use rejoinder::dialect::{Endpoint, Reply};
+use rejoinder::embed::Embedding;
+use rejoinder::store::entry::{Entry, Key, Partition, Placed, Scope};
+use rejoinder::store::{Store, StoreOptions};
+
+const DIMENSION: usize = 384;
+
+fn main() -> Result<()> {
+    let largest = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
+    runtime.block_on(async {
+        memory(100_000).await?;
+        get_and_put().await?;
+        for rows in [100, 1_000, 10_000, 100_000, 1_000_000].into_iter().filter(|rows| *rows <= largest) {
+            nearest(rows).await?;
+        }
+        disk(100_000).await
+    })
+}
+
+fn roomy() -> StoreOptions {
+    StoreOptions { max_bytes: 16 << 30, max_entries: 40_000_000, ..StoreOptions::default() }
+}
+
+/// Random numbers of a seed, the same in each run (xorshift64, Marsaglia, 2003).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn component(&mut self) -> f32 {
+        f32::from(i16::from_ne_bytes([self.next().to_ne_bytes()[3], self.next().to_ne_bytes()[5]])) / 32768.0
+    }
+
+    fn near(&mut self, centre: Option<&Embedding>, spread: f32) -> Result<Embedding> {
+        let mut values: Vec<_> = (0..DIMENSION).map(|_| spread * self.component()).collect();
+        if let Some(centre) = centre {
+            // Components of a unit vector are a twentieth in size, those above a half.
+            let scale = 11.3;
+            values.iter_mut().zip(centre.values()).for_each(|(value, centre)| *value += scale * centre);
+        }
+        Embedding::new(values).context("a random vector of length zero")
+    }
+}
+
+fn key(number: u64) -> Key {
+    Key(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+/// A short question and an answer of a kilobyte: 1,130 bytes of text.
+fn entry(number: u64) -> Entry {
+    let text = format!("The answer to {number} is {}", "well considered. ".repeat(30));
+    let document = format!("{{\"id\": \"chatcmpl-{number:012}\", \"content\": \"{text}\"}}");
+    Entry {
+        key: key(number),
+        scope: Scope([1; 32]),
+        endpoint: Endpoint::OpenAiChat,
+        model: "llama3.2".into(),
+        namespace: String::new(),
+        prompt: format!("What is the answer to question number {number}?"),
+        reply: Reply { document: Bytes::from(document), text, tool_calls: false, usage: None },
+        created_at: SystemTime::now(),
+        ttl: Duration::from_hours(24),
+        poisoned: false,
+    }
+}
+
+fn own_bytes(entry: &Entry) -> usize {
+    // The keys and the embedding as its model gives it are the entry's own too.
+    entry.model.len() + entry.prompt.len() + entry.reply.document.len() + entry.reply.text.len() + 96
+}
+
+async fn put(store: &Store, number: u64, home: Partition, embedding: Embedding) -> Result<()> {
+    let entry = store.put(entry(number)).await?;
+    let placed = Placed { partition: home, embedding };
+    anyhow::ensure!(store.place(&entry.key, entry.created_at, placed).await?, "not placed");
+    Ok(())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// Resident memory, in bytes.
+fn resident() -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+async fn memory(entries: u64) -> Result<()> {
+    let before = resident()?;
+    let store = Store::open(&roomy())?;
+    let mut random = Random(1);
+    for number in 0..entries {
+        // A hundred entries to a scope.
+        put(&store, number, partition(number / 100), random.near(None, 1.0)?).await?;
+    }
+    let after = resident()?;
+    let own = own_bytes(&entry(entries / 2));
+    println!(
+        "memory: {entries} entries take {} bytes each (counted: {}); text and keys are {own}, the vector {} in f32",
+        (after - before) / entries,
+        store.usage().bytes / entries,
+        DIMENSION * 4,
+    );
+    Ok(())
+}
+
+fn partition(number: u64) -> Partition {
+    Partition(*blake3::keyed_hash(&[2; 32], &number.to_le_bytes()).as_bytes())
+}
+
+async fn get_and_put() -> Result<()> {
+    const ENTRIES: u64 = 100_000;
+    let store = Store::open(&roomy())?;
+    let mut random = Random(2);
+    let prepared: Vec<_> = (0..ENTRIES).map(entry).collect();
+    let started = Instant::now();
+    for entry in prepared {
+        store.put(entry).await?;
+    }
+    println!("put: {:?} each", started.elapsed() / u32::try_from(ENTRIES)?);
+    let keys: Vec<_> = (0..1_000_000).map(|_| key(random.next() % ENTRIES)).collect();
+    let started = Instant::now();
+    for key in &keys {
+        black_box(store.get(key).await?);
+    }
+    println!(
+        "get: {:?} each, of {ENTRIES} entries at random",
+        started.elapsed() / u32::try_from(keys.len())?
+    );
+    let started = Instant::now();
+    let hot = key(7);
+    for _ in 0..keys.len() {
+        black_box(store.get(&hot).await?);
+    }
+    println!("get: {:?} each, of one entry", started.elapsed() / u32::try_from(keys.len())?);
+    let embedding = random.near(None, 1.0)?;
+    let started = Instant::now();
+    for number in 0..10_000 {
+        let placed = Placed { partition: partition(number), embedding: embedding.clone() };
+        let known = store.get(&key(number)).await?.context("evicted")?;
+        store.place(&known.key, known.created_at, placed).await?;
+    }
+    println!("place: {:?} each, in partitions of their own", started.elapsed() / 10_000);
+    Ok(())
+}
+
+async fn nearest(rows: u64) -> Result<()> {
+    let store = Store::open(&roomy())?;
+    let mut random = Random(3);
+    let common = random.near(None, 1.0)?;
+    let centres: Vec<_> =
+        (0..rows.div_ceil(20)).map(|_| random.near(Some(&common), 1.5)).collect::<Result<_>>()?;
+    let home = partition(0);
+    let mut embeddings = Vec::new();
+    let started = Instant::now();
+    for number in 0..rows {
+        let centre = centres.get(usize::try_from(random.next())? % centres.len());
+        let embedding = random.near(centre, 0.6)?;
+        if embeddings.len() < 200 {
+            embeddings.push((number, embedding.clone()));
+        }
+        put(&store, number, home, embedding).await?;
+    }
+    let placed = started.elapsed();
+    let (mut times, mut found) = (Vec::new(), 0_u32);
+    // Until the keeper has put a large partition in order, a search looks at all that it has not.
+    settle().await?;
+    let settled = started.elapsed().saturating_sub(placed);
+    for (number, embedding) in &embeddings {
+        // A paraphrase: cosine about 0.9.
+        let query = random.near(Some(embedding), 0.5)?;
+        let started = Instant::now();
+        let candidates = store.nearest(&home, &query, 8).await?;
+        times.push(started.elapsed());
+        found += u32::from(candidates.iter().any(|candidate| candidate.entry.key == key(*number)));
+    }
+    println!(
+        "nearest of {rows}: {:?} median, its paraphrase found {found} of {} times; placed in {placed:?}, settled {settled:?} later",
+        median(times),
+        embeddings.len(),
+    );
+    Ok(())
+}
+
+/// Waits until the keeper has used no processor time for a second: large partitions are in order.
+async fn settle() -> Result<()> {
+    let mut last = None;
+    loop {
+        let now = Some(keeper_ticks()?);
+        if now == last {
+            return Ok(());
+        }
+        last = now;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Processor time of threads named as the keeper, in the kernel's ticks (proc(5), `stat`).
+fn keeper_ticks() -> Result<u64> {
+    let mut ticks = 0;
+    for task in fs::read_dir("/proc/self/task")? {
+        // A thread may end while we look.
+        let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else { continue };
+        if let Some((_, rest)) = stat.split_once("(store-keeper) ") {
+            ticks +=
+                rest.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>();
+        }
+    }
+    Ok(ticks)
+}
+
+async fn disk(entries: u64) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let options =
+        StoreOptions { data_dir: Some(folder.path().to_owned()), max_unwritten_bytes: 1 << 30, ..roomy() };
+    let store = Store::open(&options)?;
+    let mut random = Random(4);
+    let started = Instant::now();
+    for number in 0..entries {
+        put(&store, number, partition(number / 100), random.near(None, 1.0)?).await?;
+    }
+    store.flush().await?;
+    let size = fs::metadata(folder.path().join("entries.redb"))?.len();
+    println!("disk: {entries} entries written in {:?}, {} bytes each", started.elapsed(), size / entries);
+    let started = Instant::now();
+    store.remove(&key(5).id()).await?;
+    store.flush().await?;
+    println!("disk: one removed and the file compacted in {:?}", started.elapsed());
+    store.close().await?;
+    drop(store);
+    let started = Instant::now();
+    let store = Store::open(&options)?;
+    println!("disk: {} entries back in memory in {:?}", store.usage().entries, started.elapsed());
+    let started = Instant::now();
+    put(&store, entries, partition(0), random.near(None, 1.0)?).await?;
+    store.flush().await?;
+    println!("disk: one entry durable in {:?}", started.elapsed());
+    Ok(())
+}
