@@ -197,7 +197,7 @@ impl Transfer {
         let ended = loop {
             match self.next().await {
                 Ok(chunk) => held.push(chunk),
-                Err(ended) => break Some(ended),
+                Err(how) => break Some(how),
             }
             if self.gathering.as_ref().is_none_or(|gathering| gathering.body.is_none()) {
                 break None;

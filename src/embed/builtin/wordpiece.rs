@@ -306,8 +306,9 @@ mod tests {
             prop_assert_eq!(&alone.ids, &pieces.ids);
             prop_assert_eq!(alone.read, pieces.read);
             if pieces.read < text.len() {
-                // What follows the window changes nothing in it.
-                prop_assert_eq!(VOCABULARY.split(&(text + &more)), pieces);
+                // What follows changes nothing in the window, as long as it does not go on with a word there: a
+                // longer word can have fewer pieces.
+                prop_assert_eq!(VOCABULARY.split(&format!("{text} {more}")), pieces);
             } else if WordPiece::fits_at_sight(&text) {
                 prop_assert_eq!(pieces.read, text.len());
             }
