@@ -142,7 +142,7 @@ impl Server {
         if tokio::time::timeout(ADMIN_DRAIN, self.operators).await.is_err() {
             warn!("operators' requests were still open; closing their connections");
         }
-        if let Err(error) = self.cache.store().flush().await {
+        if let Err(error) = self.cache.store().close().await {
             warn!(%error, "the store was not written out whole");
         }
     }
