@@ -56,7 +56,7 @@ pub struct Entry {
 pub struct Candidate {
     /// The entry, as stored.
     pub entry: std::sync::Arc<Entry>,
-    /// Cosine similarity of the prompts' embeddings, computed exactly.
+    /// Cosine similarity of the prompts' embeddings, off by less than 0.001 at worst.
     pub similarity: Similarity,
 }
 

@@ -207,3 +207,55 @@ impl Queue {
         waiting.work = Work::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue() -> Queue {
+        Queue::new(Duration::from_millis(1), 1000)
+    }
+
+    #[test]
+    fn a_quiet_queue_says_so_and_a_closed_one_ends() {
+        let queue = queue();
+        assert!(matches!(queue.take(Some(Duration::from_millis(1))), Task::Rest));
+        queue.delete([7], true);
+        let Task::Write(work) = queue.take(Some(Duration::from_hours(1))) else { panic!("there is work") };
+        assert_eq!((work.deleted, work.compact), (vec![7], true));
+        queue.delete([8], false);
+        queue.close();
+        assert!(matches!(queue.take(None), Task::Write(work) if work.deleted == [8]));
+        assert!(matches!(queue.take(None), Task::End));
+        assert!(queue.flush().blocking_recv().is_err(), "nobody is left to flush");
+    }
+
+    #[test]
+    fn what_is_too_much_is_counted_and_deletions_never_are() {
+        let queue = queue();
+        let codes = |dimension| Codes::of(&vec![1.0; dimension]).unwrap();
+        let slot = || {
+            let entry = crate::store::tests::entry(1);
+            Arc::new(Slot::new(Arc::new(entry), 1, None))
+        };
+        queue.push(Change::Embedding(slot(), Partition([0; 32]), codes(400)));
+        queue.push(Change::Embedding(slot(), Partition([0; 32]), codes(400)));
+        queue.delete(0..1000, false);
+        assert_eq!(queue.dropped(), 1);
+        let Task::Write(work) = queue.take(None) else { panic!("there is work") };
+        assert_eq!((work.changes.len(), work.deleted.len()), (1, 1000));
+    }
+
+    #[test]
+    fn what_could_not_be_written_comes_again_before_what_is_newer() {
+        let queue = queue();
+        queue.delete([1], false);
+        let Task::Write(work) = queue.take(None) else { panic!("there is work") };
+        queue.delete([2], true);
+        assert!(queue.put_back(work, Duration::from_millis(1)));
+        let Task::Write(work) = queue.take(None) else { panic!("there is work") };
+        assert_eq!((&work.deleted, work.compact), (&vec![1, 2], true));
+        queue.close();
+        assert!(!queue.put_back(work, Duration::from_hours(1)), "that was the last try");
+    }
+}
