@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rejoinder::cache::guard::{self, Prepared, Verdict};
 
+#[path = "../tests/support/csv.rs"]
+mod csv;
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().context("usage: measure_guard PAIRS.csv [--rows]")?;
@@ -21,7 +24,7 @@ fn main() -> Result<()> {
 
     let mut kinds: BTreeMap<String, (u32, u32, BTreeMap<&str, u32>)> = BTreeMap::new();
     let (mut prepare, mut compare, mut count) = (Duration::ZERO, Duration::ZERO, 0_u32);
-    for record in records(&text).skip(1) {
+    for record in csv::records(&text).skip(1) {
         let [a, b, label, kind, ..] = record.as_slice() else { continue };
         let started = Instant::now();
         let (left, right) = (Prepared::new(a), Prepared::new(b));
@@ -68,28 +71,4 @@ fn main() -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Records of a CSV document (RFC 4180).
-fn records(text: &str) -> impl Iterator<Item = Vec<String>> + '_ {
-    let mut rest = text.chars().peekable();
-    std::iter::from_fn(move || {
-        rest.peek()?;
-        let (mut record, mut field, mut quoted) = (Vec::new(), String::new(), false);
-        while let Some(c) = rest.next() {
-            match c {
-                '"' if quoted && rest.peek() == Some(&'"') => {
-                    field.push('"');
-                    rest.next();
-                }
-                '"' => quoted = !quoted,
-                ',' if !quoted => record.push(std::mem::take(&mut field)),
-                '\n' if !quoted => break,
-                '\r' if !quoted => {}
-                other => field.push(other),
-            }
-        }
-        record.push(field);
-        Some(record)
-    })
 }

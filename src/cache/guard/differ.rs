@@ -29,19 +29,27 @@ impl Prepared {
 
 /// A verbatim span of one prompt must stand in the other, marked or not, and marked ones in the same order.
 fn spans(one: &Prepared, other: &Prepared) -> Option<Rule> {
-    missing_span(one, other).or_else(|| missing_span(other, one)).or_else(|| {
+    first(missing_span(one, other), missing_span(other, one)).or_else(|| {
         let in_order = |from: &Prepared, to: &Prepared| -> Vec<Span> {
             from.spans.iter().filter(|span| to.spans.contains(span)).cloned().collect()
         };
         let (left, right) = (in_order(one, other), in_order(other, one));
-        left.iter().zip(&right).find(|(a, b)| a != b).map(|(a, _)| span_rule(a))
+        left.iter()
+            .zip(&right)
+            .find(|(a, b)| a != b)
+            .and_then(|(a, b)| first(Some(span_rule(a)), Some(span_rule(b))))
     })
+}
+
+/// The first rule in order of declaration, so that the answer does not depend on which prompt is which.
+fn first(one: Option<Rule>, other: Option<Rule>) -> Option<Rule> {
+    one.into_iter().chain(other).min()
 }
 
 fn missing_span(one: &Prepared, other: &Prepared) -> Option<Rule> {
     one.spans
         .iter()
-        .find(|span| {
+        .filter(|span| {
             if other.spans.contains(span) {
                 return false;
             }
@@ -58,6 +66,7 @@ fn missing_span(one: &Prepared, other: &Prepared) -> Option<Rule> {
             }
         })
         .map(span_rule)
+        .min()
 }
 
 fn span_rule(span: &Span) -> Rule {
@@ -212,18 +221,19 @@ impl<'a> Pairing<'a> {
         }
         None.or_else(|| numbers(&left, &right))
             .or_else(|| self.counted())
-            .or_else(|| verbatim(&left).or_else(|| verbatim(&right)))
+            .or_else(|| first(verbatim(&left), verbatim(&right)))
             .or_else(|| negation(self))
             .or_else(|| self.asker())
             .or_else(|| each_pair(&left, &right, opposite))
             .or_else(|| each_pair(&left, &right, clash))
-            .or_else(|| exact(&left).or_else(|| exact(&right)))
+            .or_else(|| first(exact(&left), exact(&right)))
             .or_else(|| self.direction())
             .or_else(|| self.swapped())
             .or_else(|| self.reordered())
             .or_else(|| self.tense())
             .or_else(|| self.asks())
             .or_else(|| each_pair(&left, &right, names))
+            .or_else(|| first(full_name(&left), full_name(&right)))
             .or_else(|| lone_name(&left, &right).or_else(|| lone_name(&right, &left)))
             .or_else(|| each_pair(&left, &right, siblings))
             .or_else(|| self.substitution(&left, &right))
@@ -339,6 +349,13 @@ impl<'a> Pairing<'a> {
             .filter(|(_, (a, b))| a != b && !(LEXICON.is_stop(a) && LEXICON.is_stop(b)))
             .map(|(at, _)| at)
             .collect();
+        let particle = |(a, b): (&String, &String)| {
+            let both = [a.as_str(), b.as_str()];
+            PARTICLES.iter().any(|(one, other)| both == [*one, *other] || both == [*other, *one])
+        };
+        if sites.is_empty() && one.iter().zip(other).any(particle) {
+            return Some(Rule::Direction);
+        }
         let (first, last) = (*sites.first()?, *sites.last()?);
         let words = |frame: &'a [String]| {
             let mut words: Vec<&str> =
@@ -519,6 +536,9 @@ fn is_shortened(one: &Unit, other: &Unit) -> bool {
 
 /// Opposite ends of one axis, or a word and its negating prefix.
 fn opposite(one: &Unit, other: &Unit) -> Option<Rule> {
+    if one.key == other.key && one.turned != other.turned {
+        return Some(Rule::Negation);
+    }
     for a in one.tags {
         for b in other.tags {
             match (a, b) {
@@ -544,6 +564,24 @@ fn opposite(one: &Unit, other: &Unit) -> Option<Rule> {
     (listed || is_prefixed(&one.key, &other.key) || is_prefixed(&other.key, &one.key))
         .then_some(Rule::Antonym)
 }
+
+/// Small words that turn a sentence round when one stands in place of the other.
+const PARTICLES: &[(&str, &str)] = &[
+    ("in", "out"),
+    ("into", "out"),
+    ("on", "off"),
+    ("onto", "off"),
+    ("up", "down"),
+    ("over", "under"),
+    ("above", "below"),
+    ("to", "from"),
+    ("into", "from"),
+    ("for", "against"),
+    ("inside", "outside"),
+    ("and", "or"),
+    ("if", "unless"),
+    ("before", "after"),
+];
 
 /// Pairs of prefixes that turn a word round.
 const PREFIXES: &[(&str, &str)] = &[
@@ -575,6 +613,10 @@ const PREFIXES: &[(&str, &str)] = &[
 
 fn is_prefixed(one: &str, other: &str) -> bool {
     const SHORTEST: usize = 4;
+    // Nearly all pairs end differently; this spares them the table.
+    if !one.bytes().rev().take(SHORTEST).eq(other.bytes().rev().take(SHORTEST)) {
+        return false;
+    }
     PREFIXES.iter().any(|(plain, turned)| {
         let (Some(stem), Some(other_stem)) = (one.strip_prefix(plain), other.strip_prefix(turned)) else {
             return false;
@@ -596,7 +638,7 @@ fn clash(one: &Unit, other: &Unit) -> Option<Rule> {
                         return None;
                     }
                     let rule = LEXICON.classes.get(usize::from(*class)).map(|class| class.rule);
-                    found = found.min(rule).or(found).or(rule);
+                    found = found.into_iter().chain(rule).min_by_key(|rule| telling(*rule));
                 }
                 (Tag::Measure(measure), Tag::Measure(other_measure)) if measure != other_measure => {
                     found = found.or(Some(Rule::Comparative));
@@ -607,6 +649,11 @@ fn clash(one: &Unit, other: &Unit) -> Option<Rule> {
         }
     }
     found
+}
+
+/// Of several rules the most telling: "German" names a language before it names a place.
+fn telling(rule: Rule) -> (bool, Rule) {
+    (rule == Rule::Entity, rule)
 }
 
 /// A word of a class in which a group on one side alone counts.
@@ -620,7 +667,7 @@ fn exact(units: &[&Unit]) -> Option<Rule> {
             }
             _ => None,
         })
-        .min()
+        .min_by_key(|rule| telling(*rule))
 }
 
 /// Numbers left over on either side.
@@ -676,6 +723,13 @@ fn negation(pairing: &Pairing<'_>) -> Option<Rule> {
 fn names(one: &Unit, other: &Unit) -> Option<Rule> {
     let named = |unit: &Unit| unit.kind == UnitKind::Word && unit.name && !unit.light;
     (named(one) && named(other)).then_some(Rule::Entity)
+}
+
+/// A name of several words that the other side lacks altogether.
+fn full_name(units: &[&Unit]) -> Option<Rule> {
+    let named = |unit: &Unit| unit.kind == UnitKind::Word && unit.name && !unit.light;
+    let runs = |two: &[&Unit]| matches!(two, [a, b] if named(a) && named(b) && b.at == a.at + 1);
+    units.windows(2).any(runs).then_some(Rule::Entity)
 }
 
 /// A name on one side, where the other side has something else in its place.
