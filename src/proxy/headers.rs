@@ -114,17 +114,39 @@ fn strip_own(headers: &mut HeaderMap) {
 /// Reads what the client asks of the cache.
 ///
 /// # Errors
-/// A known directive with a value that cannot be parsed, one that is no text included.
+/// A known directive with a value that cannot be parsed, one of our headers that is no text or comes twice.
 pub fn directives(headers: &HeaderMap) -> Result<Directives, DirectiveError> {
-    let text = |value: Option<&'_ HeaderValue>| {
-        value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    let fields = Fields {
+        threshold: own_text(headers, &THRESHOLD, "X-Rejoinder-Threshold")?,
+        ttl: own_text(headers, &TTL, "X-Rejoinder-TTL")?,
+        namespace: own_text(headers, &NAMESPACE, "X-Rejoinder-Namespace")?,
     };
-    let (threshold, ttl, namespace) =
-        (text(headers.get(THRESHOLD)), text(headers.get(TTL)), text(headers.get(NAMESPACE)));
-    let cache_control = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    let fields =
-        Fields { threshold: threshold.as_deref(), ttl: ttl.as_deref(), namespace: namespace.as_deref() };
-    Directives::parse(cache_control, fields)
+    // A byte that is no text in one directive must not hide the next, which may be `no-store`.
+    let cache_control: Vec<_> = headers
+        .get_all(CACHE_CONTROL)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    Directives::parse(cache_control.iter().map(AsRef::as_ref), fields)
+}
+
+/// The text of one of our headers. What is not plain text, or not said once, is refused rather than guessed at:
+/// two namespaces must never be taken for one.
+fn own_text<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    shown: &'static str,
+) -> Result<Option<&'a str>, DirectiveError> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let error = |expected| {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        DirectiveError { name: shown, value, expected }
+    };
+    if values.next().is_some() {
+        return Err(error("the only value"));
+    }
+    std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| error("text in UTF-8"))
 }
 
 /// Who asks, and what else of the headers can change the reply. `headers` are those that go upstream.
