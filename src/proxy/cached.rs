@@ -86,6 +86,9 @@ impl Proxy {
         body: Bytes,
     ) -> Result<Answer, Failure> {
         let query = &prepared.query;
+        if query.directives.no_cache && query.directives.only_if_cached {
+            return Err((ProxyError::OnlyIfCached, Outcome::forwarded(Forward::Request)));
+        }
         if query.directives.no_cache {
             return self.fetch_alone(prepared, parts, body).await;
         }

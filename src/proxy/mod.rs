@@ -142,16 +142,24 @@ impl Proxy {
             directives(&parts.headers).map_err(|error| Failure::new(error.into(), bypass.clone()))?;
         strip_request(&mut parts.headers);
         let idle = self.settings.idle;
+        // Of what is never stored there is nothing to answer with, and upstream is not to be asked.
+        let only_if_cached = directives.only_if_cached;
+        let may_pass = |outcome: &Outcome| {
+            if only_if_cached { Err((ProxyError::OnlyIfCached, outcome.clone())) } else { Ok(()) }
+        };
         if directives.no_store {
-            let body = Body::relayed(incoming, idle, None);
-            return self.pass(parts, body, None, Outcome::forwarded(Forward::Request)).await;
+            let outcome = Outcome::forwarded(Forward::Request);
+            may_pass(&outcome)?;
+            return self.pass(parts, Body::relayed(incoming, idle, None), None, outcome).await;
         }
         if parts.headers.contains_key(CONTENT_ENCODING) {
+            may_pass(&bypass)?;
             return self.pass(parts, Body::relayed(incoming, idle, None), None, bypass).await;
         }
         let body = match collect(incoming, self.settings.max_request_bytes, idle).await {
             Ok(Collected::Whole(body)) => body,
             Ok(Collected::Larger(read, rest)) => {
+                may_pass(&bypass)?;
                 return self.pass(parts, Body::continued(read, rest, idle), None, bypass).await;
             }
             Err(error) => return Err(Failure::new(ProxyError::RequestBody(error.to_string()), bypass)),
@@ -164,7 +172,10 @@ impl Proxy {
                 let answer = self.answer(&prepared, parts, body).await?;
                 Ok(prepared.respond(answer))
             }
-            None => self.pass(parts, Body::Whole(body), None, bypass).await,
+            None => {
+                may_pass(&bypass)?;
+                self.pass(parts, Body::Whole(body), None, bypass).await
+            }
         }
     }
 
