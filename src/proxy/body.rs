@@ -186,7 +186,12 @@ impl Flight {
         loop {
             let chunk = match ready!(self.reader.poll_chunk(cx)) {
                 Some(Ok(chunk)) => chunk,
-                Some(Err(cut)) => return Poll::Ready(Some(Err(cut.into()))),
+                Some(Err(cut)) => {
+                    // What is held back came before the cut; the next poll says that it was one.
+                    let rest = self.filter.take().map(UsageFilter::finish).unwrap_or_default();
+                    let frame = if rest.is_empty() { Err(cut.into()) } else { Ok(Frame::data(rest)) };
+                    return Poll::Ready(Some(frame));
+                }
                 None => {
                     let rest = self.filter.take().map(UsageFilter::finish).unwrap_or_default();
                     return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
