@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Sleep;
 
 use super::fetch::FlightReader;
+use super::headers::strip_trailers;
 use crate::dialect::openai::usage::UsageFilter;
 
 /// A body on its way.
@@ -171,7 +172,13 @@ impl Relayed {
                 if frame.is_none() || self.incoming.is_end_stream() {
                     self.ended = None;
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Hyper)))
+                let without = |mut frame: Frame<Bytes>| {
+                    if let Some(trailers) = frame.trailers_mut() {
+                        strip_trailers(trailers);
+                    }
+                    frame
+                };
+                Poll::Ready(frame.map(|frame| frame.map(without).map_err(BodyError::Hyper)))
             }
             Poll::Pending => {
                 let elapsed = ready!(self.idle.poll(cx));

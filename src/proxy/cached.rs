@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderValue, Response, request};
 use tracing::{info, warn};
 
@@ -215,6 +215,9 @@ impl Proxy {
         place: Option<crate::store::entry::Placed>,
         outcome: Outcome,
     ) -> Result<Fetch, ProxyError> {
+        // A shared reply has no place for trailers.
+        parts.headers.remove(TE);
+        parts.headers.remove(CONNECTION);
         let form = match (&prepared.with_usage, prepared.form) {
             (Some(_), _) => {
                 // What is to be taken out of a stream must be readable in it.

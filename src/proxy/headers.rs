@@ -4,7 +4,7 @@
 
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE,
-    EXPECT, HOST, RETRY_AFTER, TE, TRANSFER_ENCODING, UPGRADE,
+    EXPECT, HOST, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -61,17 +61,70 @@ static SHARED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH
 
 /// Takes out of a request's headers what must not go upstream: the hop-by-hop ones and our own.
 pub fn strip_request(headers: &mut HeaderMap) {
+    let trailers = lists(headers, &TE, "trailers");
     strip_hop_by_hop(headers);
     strip_own(headers);
+    if trailers {
+        // What the client is willing to receive we are willing to pass on (RFC 9110 §10.1.4).
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
     // The connection to the client has answered an expectation before the body was read.
     headers.remove(EXPECT);
 }
 
 /// Takes out of a response's headers what is for one connection alone, or would pass for ours.
 pub fn strip_response(headers: &mut HeaderMap) {
+    // A length that did not frame the body, or is said twice, must not frame it on the way on (RFC 9112 §6.3);
+    // the body knows its own.
+    let doubtful = headers.contains_key(TRANSFER_ENCODING)
+        || headers.get_all(CONTENT_LENGTH).iter().count() > 1
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes().contains(&b','));
+    if doubtful {
+        headers.remove(CONTENT_LENGTH);
+    }
     strip_hop_by_hop(headers);
     strip_own(headers);
     headers.remove(AGE);
+}
+
+/// Takes out of the trailers of a body what no trailer may say: who asks, how the message is framed, what is for
+/// one connection alone, and what would pass for ours (RFC 9110 §6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    strip_own(trailers);
+    let forbidden: Vec<HeaderName> = trailers.keys().filter(|name| is_needed(name)).cloned().collect();
+    for name in forbidden.iter().chain([&AGE, &CACHE_STATUS, &TRAILER]) {
+        trailers.remove(name);
+    }
+}
+
+/// Whether the body is framed in a way that is understood here: by a length, by chunks, or by neither. Another
+/// transfer coding would be taken off by nobody.
+pub fn is_framing_known(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_none_or(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        && codings.next().is_none()
+}
+
+/// Makes one header of the cookies that HTTP/2 lets a client divide (RFC 9113 §8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, cookie);
+    }
+}
+
+/// Whether a header that is a list of tokens has this one, possibly with parameters.
+pub fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.split(';').next().is_some_and(|item| item.trim().eq_ignore_ascii_case(token)))
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -230,7 +283,10 @@ mod tests {
             ("x-other", "2"),
         ]);
         strip_request(&mut headers);
-        assert_eq!(headers, map(&[("authorization", "Bearer a"), ("host", "h"), ("x-other", "2")]));
+        let travel = [("authorization", "Bearer a"), ("host", "h"), ("x-other", "2")];
+        // Trailers are asked for in the name of both.
+        let hop = [("te", "trailers"), ("connection", "te")];
+        assert_eq!(headers, map(&[&travel[..], &hop].concat()));
     }
 
     #[test]

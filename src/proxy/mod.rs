@@ -19,14 +19,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::CONTENT_ENCODING;
-use http::{HeaderName, Method, Request, Response, request};
+use http::{HeaderName, Method, Request, Response, Version, request};
 use hyper::body::Incoming;
 use tower::Service;
 
 use body::{Body, Collected, collect};
 use error::ProxyError;
 use fetch::{FlightKey, Head};
-use headers::{directives, strip_request, write_outcome};
+use headers::{directives, is_framing_known, join_cookies, strip_request, write_outcome};
 use pass::Upgrade;
 use upstream::Upstream;
 pub use upstream::UpstreamUrlError;
@@ -117,9 +117,16 @@ impl Proxy {
     }
 
     async fn handle(self, request: Request<Incoming>) -> Answered {
-        let (parts, incoming) = request.into_parts();
+        let (mut parts, incoming) = request.into_parts();
         let path = parts.uri.clone();
+        if parts.version == Version::HTTP_2 {
+            join_cookies(&mut parts.headers);
+        }
         let answered = match (&parts.method, Endpoint::of_path(parts.uri.path())) {
+            _ if !is_framing_known(&parts.headers) => {
+                let error = ProxyError::BadRequest("the body has a transfer coding that is not known here");
+                Err((error, Outcome::forwarded(Forward::Bypass)))
+            }
             (&Method::POST, Some(endpoint)) => self.cacheable(endpoint, parts, incoming).await,
             (&Method::POST, None) if parts.uri.path() == ask::PATH => self.ask(parts, incoming).await,
             _ => self.other(parts, incoming).await,

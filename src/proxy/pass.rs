@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::body::Body;
 use super::error::ProxyError;
-use super::headers::strip_response;
+use super::headers::{lists, strip_response};
 use super::{Answered, Failure, Proxy};
 use crate::cache::outcome::Outcome;
 
@@ -23,12 +23,7 @@ pub(super) struct Upgrade {
 impl Upgrade {
     /// The wish of a request, before its headers are stripped.
     pub(super) fn of(parts: &mut request::Parts) -> Option<Self> {
-        let asks = parts
-            .headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")));
+        let asks = lists(&parts.headers, &CONNECTION, "upgrade");
         let protocol = parts.headers.get(UPGRADE).filter(|_| asks)?.clone();
         Some(Self { protocol, client: parts.extensions.remove::<OnUpgrade>()? })
     }

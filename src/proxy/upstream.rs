@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request, Response, Uri, Version, request};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
+use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
 use super::error::ProxyError;
+use super::headers::is_framing_known;
 use crate::config::Config;
 
 /// The one way upstream.
@@ -135,20 +136,38 @@ impl Upstream {
         parts.uri = self.target(&parts.method, &parts.uri)?;
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, self.host.clone());
-        // The body's own length frames it, whatever was claimed.
-        parts.headers.remove(CONTENT_LENGTH);
+        frame(&mut parts.headers, &body);
         // A long upload is not upstream's delay: its time begins when the request is out.
         let uploaded = body.ended();
         let limit = async {
             uploaded.await;
             tokio::time::sleep(self.first_byte).await;
         };
-        tokio::select! {
+        let mut response = tokio::select! {
             sent = self.client.request(Request::from_parts(parts, body)) => {
-                sent.map_err(|error| ProxyError::Upstream(causes(&error)))
+                sent.map_err(|error| ProxyError::Upstream(causes(&error)))?
             }
-            () = limit => Err(ProxyError::UpstreamTimeout(self.first_byte)),
+            () = limit => return Err(ProxyError::UpstreamTimeout(self.first_byte)),
+        };
+        if !is_framing_known(response.headers()) {
+            let problem = "its reply has a transfer coding that is not known here";
+            return Err(ProxyError::Upstream(problem.to_owned()));
         }
+        // Each hop speaks its own version (RFC 9110 §2.5): a reply of an old upstream ends for the client by its
+        // framing, not by the end of the connection.
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response)
+    }
+}
+
+/// The one header that frames a body: its own length, whatever was claimed, or chunks. hyper would leave the body
+/// of an unusual method out rather than send it in chunks unasked.
+fn frame(headers: &mut HeaderMap, body: &Body) {
+    let claimed = headers.remove(CONTENT_LENGTH).is_some();
+    match body.size_hint().exact() {
+        Some(0) if !claimed => {}
+        Some(length) => drop(headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        None => drop(headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
     }
 }
 
