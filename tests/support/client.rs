@@ -45,6 +45,12 @@ impl Ask {
         Self { body: body.into(), ..Self::new(Method::POST, url) }
     }
 
+    /// The same with another method.
+    #[must_use]
+    pub fn method(self, method: Method) -> Self {
+        Self { method, ..self }
+    }
+
     /// Adds a header; the same name again adds another line.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {

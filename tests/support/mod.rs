@@ -15,6 +15,7 @@ pub mod client;
 pub mod encodings;
 pub mod proxy;
 pub mod said;
+pub mod wire;
 
 pub use client::{Ask, Connection, Reply, Stream, raw};
 pub use proxy::{Proxy, proxy, proxy_with, semantic_proxy};
@@ -24,6 +25,7 @@ pub use said::Said;
 /// A question, and the same in other words.
 pub const QUESTION: &str = "What is the capital of France?";
 pub const PARAPHRASE: &str = "What is the capital city of France?";
+pub use wire::{Wire, soon};
 
 /// A simulated upstream without delays.
 pub async fn upstream() -> Simulated {
