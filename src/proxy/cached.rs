@@ -87,7 +87,8 @@ impl Proxy {
     ) -> Result<Answer, Failure> {
         let query = &prepared.query;
         if query.directives.no_cache && query.directives.only_if_cached {
-            return Err((ProxyError::OnlyIfCached, Outcome::forwarded(Forward::Request)));
+            let outcome = Outcome::forwarded(Forward::Request);
+            return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
         }
         if query.directives.no_cache {
             return self.fetch_alone(prepared, parts, body).await;

@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
-use http::{HeaderName, Method, Request, Response, Version, request};
+use http::{HeaderMap, HeaderName, Method, Request, Response, Version, request};
 use hyper::body::Incoming;
 use tower::Service;
 
@@ -33,6 +34,7 @@ pub use upstream::UpstreamUrlError;
 
 use crate::cache::Cache;
 use crate::cache::coalesce::Flights;
+use crate::cache::directives::Directives;
 use crate::cache::outcome::{Forward, Outcome};
 use crate::config::Config;
 use crate::dialect::{Endpoint, Reply};
@@ -58,6 +60,14 @@ struct Settings {
     ask_endpoint: Endpoint,
     ask_model: String,
     log_prompts: bool,
+}
+
+/// The body of a request whose reply may be reused.
+enum Read {
+    /// All of it.
+    Whole(Bytes),
+    /// It goes on as it comes, for this reason.
+    Untouched(Body, Forward),
 }
 
 /// A response, and what happened on its way: for the metrics and the log.
@@ -125,7 +135,7 @@ impl Proxy {
         let answered = match (&parts.method, Endpoint::of_path(parts.uri.path())) {
             _ if !is_framing_known(&parts.headers) => {
                 let error = ProxyError::BadRequest("the body has a transfer coding that is not known here");
-                Err((error, Outcome::forwarded(Forward::Bypass)))
+                Err(Failure::new(error, Outcome::forwarded(Forward::Bypass)))
             }
             (&Method::POST, Some(endpoint)) => self.cacheable(endpoint, parts, incoming).await,
             (&Method::POST, None) if parts.uri.path() == ask::PATH => self.ask(parts, incoming).await,
@@ -148,40 +158,49 @@ impl Proxy {
         let directives =
             directives(&parts.headers).map_err(|error| Failure::new(error.into(), bypass.clone()))?;
         strip_request(&mut parts.headers);
-        let idle = self.settings.idle;
-        // Of what is never stored there is nothing to answer with, and upstream is not to be asked.
         let only_if_cached = directives.only_if_cached;
-        let may_pass = |outcome: &Outcome| {
-            if only_if_cached { Err((ProxyError::OnlyIfCached, outcome.clone())) } else { Ok(()) }
-        };
-        if directives.no_store {
-            let outcome = Outcome::forwarded(Forward::Request);
-            may_pass(&outcome)?;
-            return self.pass(parts, Body::relayed(incoming, idle, None), None, outcome).await;
-        }
-        if parts.headers.contains_key(CONTENT_ENCODING) {
-            may_pass(&bypass)?;
-            return self.pass(parts, Body::relayed(incoming, idle, None), None, bypass).await;
-        }
-        let body = match collect(incoming, self.settings.max_request_bytes, idle).await {
-            Ok(Collected::Whole(body)) => body,
-            Ok(Collected::Larger(read, rest)) => {
-                may_pass(&bypass)?;
-                return self.pass(parts, Body::continued(read, rest, idle), None, bypass).await;
-            }
-            Err(error) => return Err(Failure::new(ProxyError::RequestBody(error.to_string()), bypass)),
-        };
-        match self.prepare(endpoint, &parts, &body, directives) {
-            Some(prepared) => {
-                if self.settings.log_prompts {
-                    prepared.log_prompt(&parts.headers);
+        let (body, outcome) = match self.read(&parts.headers, incoming, &directives).await? {
+            Read::Whole(body) => match self.prepare(endpoint, &parts, &body, directives) {
+                Some(prepared) => {
+                    if self.settings.log_prompts {
+                        prepared.log_prompt(&parts.headers);
+                    }
+                    let answer = self.answer(&prepared, parts, body).await?;
+                    return Ok(prepared.respond(answer));
                 }
-                let answer = self.answer(&prepared, parts, body).await?;
-                Ok(prepared.respond(answer))
+                None => (Body::Whole(body), bypass),
+            },
+            Read::Untouched(body, forward) => (body, Outcome::forwarded(forward)),
+        };
+        // Of what is never stored there is nothing to answer with, and upstream is not to be asked.
+        if only_if_cached {
+            return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
+        }
+        self.pass(parts, body, None, outcome).await
+    }
+
+    /// Reads a body for caching, where that may be and it is not too large.
+    async fn read(
+        &self,
+        headers: &HeaderMap,
+        incoming: Incoming,
+        directives: &Directives,
+    ) -> Result<Read, Failure> {
+        let idle = self.settings.idle;
+        if directives.no_store {
+            return Ok(Read::Untouched(Body::relayed(incoming, idle, None), Forward::Request));
+        }
+        if headers.contains_key(CONTENT_ENCODING) {
+            return Ok(Read::Untouched(Body::relayed(incoming, idle, None), Forward::Bypass));
+        }
+        match collect(incoming, self.settings.max_request_bytes, idle).await {
+            Ok(Collected::Whole(body)) => Ok(Read::Whole(body)),
+            Ok(Collected::Larger(read, rest)) => {
+                Ok(Read::Untouched(Body::continued(read, rest, idle), Forward::Bypass))
             }
-            None => {
-                may_pass(&bypass)?;
-                self.pass(parts, Body::Whole(body), None, bypass).await
+            Err(error) => {
+                let error = ProxyError::RequestBody(error.to_string());
+                Err(Failure::new(error, Outcome::forwarded(Forward::Bypass)))
             }
         }
     }

@@ -21,12 +21,11 @@ pub use client::{Ask, Connection, Reply, Stream, raw};
 pub use proxy::{Proxy, proxy, proxy_with, semantic_proxy};
 pub use rejoinder::simulated::{Encoding, Fault, Gate, Recorded, Simulated, SimulatedOptions};
 pub use said::Said;
+pub use wire::{Wire, soon};
 
 /// A question, and the same in other words.
 pub const QUESTION: &str = "What is the capital of France?";
 pub const PARAPHRASE: &str = "What is the capital city of France?";
-pub use wire::{Wire, soon};
-
 /// A simulated upstream without delays.
 pub async fn upstream() -> Simulated {
     Simulated::start(SimulatedOptions::default()).await.unwrap()
