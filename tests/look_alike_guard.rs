@@ -1,5 +1,7 @@
 //! The look-alike guard over labelled pairs, and what must hold for any two prompts.
 
+#![expect(clippy::indexing_slicing, reason = "helpers of tests fail by panic")]
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -147,8 +149,37 @@ fn names_of_rules_are_stable_and_distinct() {
 fn long_prompts_that_differ_at_the_end_differ() {
     let text = "the quick brown fox jumps over the lazy dog and runs away ".repeat(2_000);
     assert!(matches!(compare(&format!("{text} 41"), &format!("{text} 42")), Verdict::Differs(Rule::Number)));
-    let other: String = (0..5_000).map(|number| format!("word{number} ")).collect();
+    let other = (0..5_000).map(|number| format!("word{number}")).collect::<Vec<_>>().join(" ");
     assert!(matches!(compare(&text, &other), Verdict::Differs(_)));
+}
+
+/// Inputs made to be slow where the work grows with the square of the length; 128 KiB each.
+#[test]
+fn hostile_prompts_cost_no_more_than_their_length() {
+    for piece in [
+        "not x ",
+        "( ",
+        "((((",
+        "`",
+        "\"",
+        "\u{ab}",
+        "\u{201e}",
+        "' a",
+        "1-",
+        "1 ",
+        "`a` ",
+        "a-",
+        "free x ",
+        "\u{4e2d}",
+        "from a to b ",
+        "if ",
+    ] {
+        let long = piece.repeat((1 << 17) / piece.len());
+        let other = format!("{long} end");
+        let _ = compare(&long, &other);
+        let _ = compare(&other, "What is the capital of France?");
+        let _ = exact_only(&long);
+    }
 }
 
 fn prompt() -> impl Strategy<Value = String> {

@@ -1,18 +1,14 @@
-//! Pairs the units of two prompts and judges what is left over.
+//! Judges what is left over when the units of two prompts are paired.
 //!
 //! Called by [`super::compare`]. Every judgement is symmetric by construction: it is asked of both sides, or
 //! of unordered pairs.
 
-use std::collections::HashMap;
-
 use super::lexicon::{LEXICON, Tag};
+use super::pair::{MOST_LEFT, Pairing};
 use super::prepare::{Asks, NumberKind, Place, Prepared, Unit, UnitKind, flat};
+use super::relate::{clash, opposite, relation, same, telling};
 use super::scan::{Span, Verbatim};
 use super::{Rule, Verdict};
-
-/// More words left over than this on one side are not judged one by one: in doubt a miss. Keeps the
-/// cost bounded for long prompts.
-const MOST_LEFT: usize = 48;
 
 impl Prepared {
     /// Compares with another prompt; see [`super::compare`].
@@ -29,6 +25,9 @@ impl Prepared {
 
 /// A verbatim span of one prompt must stand in the other, marked or not, and marked ones in the same order.
 fn spans(one: &Prepared, other: &Prepared) -> Option<Rule> {
+    if one.spans.len().max(other.spans.len()) > MOST_LEFT && one.spans != other.spans {
+        return Some(Rule::Code);
+    }
     first(missing_span(one, other), missing_span(other, one)).or_else(|| {
         let in_order = |from: &Prepared, to: &Prepared| -> Vec<Span> {
             from.spans.iter().filter(|span| to.spans.contains(span)).cloned().collect()
@@ -76,144 +75,7 @@ fn span_rule(span: &Span) -> Rule {
     }
 }
 
-/// The units of both prompts and which of them belong together.
-struct Pairing<'a> {
-    one: &'a Prepared,
-    other: &'a Prepared,
-    /// For each unit of the first prompt its partner's number in the second.
-    right_of: Vec<Option<usize>>,
-    /// And the other way.
-    left_of: Vec<Option<usize>>,
-    /// Units without a partner of their own that repeat what is said elsewhere in the other prompt.
-    left_said: Vec<bool>,
-    right_said: Vec<bool>,
-}
-
 impl<'a> Pairing<'a> {
-    fn new(one: &'a Prepared, other: &'a Prepared) -> Self {
-        let mut pairing = Self {
-            one,
-            other,
-            right_of: vec![None; one.units.len()],
-            left_of: vec![None; other.units.len()],
-            left_said: vec![false; one.units.len()],
-            right_said: vec![false; other.units.len()],
-        };
-        pairing.equal();
-        pairing.related();
-        pairing
-    }
-
-    /// Pairs equal units, the first with the first, the second with the second.
-    fn equal(&mut self) {
-        let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (number, unit) in self.other.units.iter().enumerate().rev() {
-            places.entry(unit.key.as_str()).or_default().push(number);
-        }
-        for (left, unit) in self.one.units.iter().enumerate() {
-            let Some(numbers) = places.get_mut(unit.key.as_str()) else { continue };
-            let fits = |right: &usize| self.other.units.get(*right).is_some_and(|other| same(unit, other));
-            if let Some(at) = numbers.iter().rposition(fits) {
-                let right = numbers.remove(at);
-                set(&mut self.right_of, left, right);
-                set(&mut self.left_of, right, left);
-            }
-        }
-    }
-
-    /// Pairs what may stand for one another, then looks for repetitions.
-    fn related(&mut self) {
-        let (left, right) = (open(&self.right_of), open(&self.left_of));
-        if left.len() > MOST_LEFT || right.len() > MOST_LEFT {
-            return;
-        }
-        let mut found: Vec<(u8, usize, usize)> = Vec::new();
-        for l in &left {
-            for r in &right {
-                let (Some(a), Some(b)) = (self.one.units.get(*l), self.other.units.get(*r)) else { continue };
-                if let Some(rank) = relation(a, b) {
-                    found.push((rank, *l, *r));
-                }
-            }
-        }
-        // Ranked by closeness; ties by how far apart they stand, which does not depend on the side.
-        found.sort_by_key(|(rank, l, r)| (*rank, l.abs_diff(*r), l + r, *l.min(r)));
-        for (_, l, r) in found {
-            if get(&self.right_of, l).is_none() && get(&self.left_of, r).is_none() {
-                set(&mut self.right_of, l, r);
-                set(&mut self.left_of, r, l);
-            }
-        }
-        self.initials();
-        for (units, others, partner, said) in [
-            (&self.one.units, &self.other.units, &self.right_of, &mut self.left_said),
-            (&self.other.units, &self.one.units, &self.left_of, &mut self.right_said),
-        ] {
-            for (at, unit) in units.iter().enumerate() {
-                if get(partner, at).is_none()
-                    && others.iter().any(|other| same(unit, other) || relation(unit, other).is_some())
-                    && let Some(flag) = said.get_mut(at)
-                {
-                    *flag = true;
-                }
-            }
-        }
-    }
-
-    /// Pairs an abbreviation with the words whose initials it is made of: `VS` and Visual Studio.
-    fn initials(&mut self) {
-        for (short, long, from_left) in [(self.one, self.other, true), (self.other, self.one, false)] {
-            for (at, unit) in short.units.iter().enumerate() {
-                let letters: Vec<char> = unit.key.chars().collect();
-                let (mine, theirs) =
-                    if from_left { (&self.right_of, &self.left_of) } else { (&self.left_of, &self.right_of) };
-                if get(mine, at).is_some()
-                    || !(2..=5).contains(&letters.len())
-                    || unit.kind != UnitKind::Word
-                    || !unit.name
-                {
-                    continue;
-                }
-                let Some(start) = (0..long.units.len()).find(|start| {
-                    letters.iter().enumerate().all(|(offset, letter)| {
-                        long.units
-                            .get(start + offset)
-                            .is_some_and(|word| word.key.starts_with(*letter) && word.key.len() > 1)
-                            && get(theirs, start + offset).is_none()
-                    })
-                }) else {
-                    continue;
-                };
-                let (mine, theirs) = if from_left {
-                    (&mut self.right_of, &mut self.left_of)
-                } else {
-                    (&mut self.left_of, &mut self.right_of)
-                };
-                set(mine, at, start);
-                for offset in 0..letters.len() {
-                    set(theirs, start + offset, at);
-                }
-            }
-        }
-    }
-
-    fn left_over(&self) -> Vec<&'a Unit> {
-        over(&self.one.units, &self.right_of, &self.left_said)
-    }
-
-    fn right_over(&self) -> Vec<&'a Unit> {
-        over(&self.other.units, &self.left_of, &self.right_said)
-    }
-
-    /// The pairs with numbers on both sides.
-    fn pairs(&self) -> impl Iterator<Item = (&'a Unit, &'a Unit)> + '_ {
-        self.right_of.iter().enumerate().filter_map(|(left, right)| {
-            let right = (*right)?;
-            (get(&self.left_of, right) == Some(left)).then_some(())?;
-            Some((self.one.units.get(left)?, self.other.units.get(right)?))
-        })
-    }
-
     fn judge(&self) -> Option<Rule> {
         let (left, right) = (self.left_over(), self.right_over());
         if left.len() > MOST_LEFT || right.len() > MOST_LEFT {
@@ -243,10 +105,8 @@ impl<'a> Pairing<'a> {
     /// Equal numbers that count different things: 3 cups of flour and 2 of sugar.
     fn counted(&self) -> Option<Rule> {
         let next = |units: &'a [Unit], unit: &Unit| {
-            units
-                .iter()
-                .find(|next| next.at == unit.at + 1 && next.kind == UnitKind::Word)
-                .filter(|next| !next.light)
+            let at = units.binary_search_by_key(&(unit.at + 1), |next| next.at).ok()?;
+            units.get(at).filter(|next| next.kind == UnitKind::Word && !next.light)
         };
         let plain =
             |unit: &Unit| matches!(unit.kind, UnitKind::Number(NumberKind::Plain | NumberKind::Duration));
@@ -327,9 +187,11 @@ impl<'a> Pairing<'a> {
         use Asks::{Count, Duration, Manner, Nothing, Person, Place, Reason, Time, Truth};
         let apart = match (self.one.asks, self.other.asks) {
             (one, other) if one == other => false,
-            (Nothing, _) | (_, Nothing) => false,
             // How to do it and where to do it are often one question, and so is whether it can be done.
-            (Manner, Place | Truth | Count | Duration) | (Place | Truth | Count | Duration, Manner) => false,
+            (Nothing, _)
+            | (_, Nothing)
+            | (Manner, Place | Truth | Count | Duration)
+            | (Place | Truth | Count | Duration, Manner) => false,
             (Truth, other) | (other, Truth) => other == Reason,
             (Person | Time | Place | Reason | Count | Duration | Manner, _) => true,
         };
@@ -355,6 +217,9 @@ impl<'a> Pairing<'a> {
         };
         if sites.is_empty() && one.iter().zip(other).any(particle) {
             return Some(Rule::Direction);
+        }
+        if sites.len() > MOST_LEFT {
+            return Some(Rule::Doubt);
         }
         let (first, last) = (*sites.first()?, *sites.last()?);
         let words = |frame: &'a [String]| {
@@ -400,169 +265,9 @@ impl<'a> Pairing<'a> {
     }
 }
 
-fn set(list: &mut [Option<usize>], at: usize, value: usize) {
-    if let Some(slot) = list.get_mut(at) {
-        *slot = Some(value);
-    }
-}
-
-fn get(list: &[Option<usize>], at: usize) -> Option<usize> {
-    list.get(at).copied().flatten()
-}
-
-fn open(partners: &[Option<usize>]) -> Vec<usize> {
-    partners.iter().enumerate().filter(|(_, partner)| partner.is_none()).map(|(at, _)| at).collect()
-}
-
-fn over<'a>(units: &'a [Unit], partners: &[Option<usize>], said: &[bool]) -> Vec<&'a Unit> {
-    units
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| get(partners, *at).is_none() && !said.get(*at).copied().unwrap_or_default())
-        .map(|(_, unit)| unit)
-        .collect()
-}
-
 fn each_pair(left: &[&Unit], right: &[&Unit], judge: fn(&Unit, &Unit) -> Option<Rule>) -> Option<Rule> {
     // The smallest rule in order of declaration, so that the answer does not depend on the side.
     left.iter().flat_map(|a| right.iter().filter_map(|b| judge(a, b))).min()
-}
-
-/// Whether two units are the same word, number or piece of code.
-fn same(one: &Unit, other: &Unit) -> bool {
-    let alike = match (one.kind, other.kind) {
-        (UnitKind::Number(_), UnitKind::Number(_)) | (UnitKind::Word, UnitKind::Word) => true,
-        (a, b) => a == b,
-    };
-    alike && one.key == other.key && one.turned == other.turned
-}
-
-/// How closely two different units can stand for each other, smaller is closer. None: they cannot.
-fn relation(one: &Unit, other: &Unit) -> Option<u8> {
-    if one.kind != UnitKind::Word || other.kind != UnitKind::Word {
-        return None;
-    }
-    if opposite(one, other).is_some()
-        || clash(one, other).is_some()
-        || one.turned != other.turned && one.key == other.key
-    {
-        return None;
-    }
-    if shares_tag(one, other) {
-        return Some(0);
-    }
-    if one.verbatim.is_some() && other.verbatim.is_some() {
-        return None;
-    }
-    if let (Some(a), Some(b)) = (one.word, other.word)
-        && a.is_near(b)
-        && !(one.name && other.name)
-    {
-        return Some(1);
-    }
-    if is_misspelt(one, other) {
-        return Some(2);
-    }
-    is_shortened(one, other).then_some(3)
-}
-
-fn shares_tag(one: &Unit, other: &Unit) -> bool {
-    one.tags.iter().any(|a| {
-        other.tags.iter().any(|b| match (a, b) {
-            (Tag::Pole { axis, first }, Tag::Pole { axis: other_axis, first: other_first }) => {
-                axis == other_axis && (*first != one.turned) == (*other_first != other.turned)
-            }
-            (Tag::Measure(_), _) => false,
-            _ => a == b && one.turned == other.turned,
-        })
-    })
-}
-
-/// Whether one is the other with a typing error: an edit or two, and at most one of them a known word.
-fn is_misspelt(one: &Unit, other: &Unit) -> bool {
-    let known = |unit: &Unit| unit.known;
-    if known(one) && known(other) || one.key.contains(' ') || other.key.contains(' ') {
-        return false;
-    }
-    // Two unknown words, or an unknown one with a capital, may be two names.
-    if !known(one) && (!known(other) || one.name) || !known(other) && other.name {
-        return false;
-    }
-    let shorter = one.written.chars().count().min(other.written.chars().count());
-    let allowed = match shorter {
-        0..=3 => 0,
-        4..=7 => 1,
-        _ => 2,
-    };
-    allowed > 0 && (edits(&one.written, &other.written, allowed) || edits(&one.key, &other.key, allowed))
-}
-
-/// Whether at most `allowed` insertions, deletions, replacements or swaps of neighbours lie between two words.
-fn edits(one: &str, other: &str, allowed: usize) -> bool {
-    const LONGEST: usize = 40;
-    let (a, b): (Vec<char>, Vec<char>) =
-        (one.chars().take(LONGEST).collect(), other.chars().take(LONGEST).collect());
-    if a.len().abs_diff(b.len()) > allowed {
-        return false;
-    }
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, y) in b.iter().enumerate() {
-            let at = |list: &[usize], index: usize| list.get(index).copied().unwrap_or(usize::MAX / 2);
-            let mut best =
-                (at(&last, j) + usize::from(x != y)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
-            if i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x) {
-                best = best.min(at(&before, j - 1) + 1);
-            }
-            row.push(best);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last.last().is_some_and(|distance| *distance <= allowed)
-}
-
-/// Whether one is the beginning of the other and no word itself: `info`, `app`, `postgres`.
-fn is_shortened(one: &Unit, other: &Unit) -> bool {
-    let (short, long) = if one.key.len() < other.key.len() { (one, other) } else { (other, one) };
-    short.key.len() >= 3
-        && !short.key.contains(' ')
-        && !long.key.contains(' ')
-        && long.key.starts_with(&short.key)
-        && short.word.is_none()
-        && !short.name
-}
-
-/// Opposite ends of one axis, or a word and its negating prefix.
-fn opposite(one: &Unit, other: &Unit) -> Option<Rule> {
-    if one.key == other.key && one.turned != other.turned {
-        return Some(Rule::Negation);
-    }
-    for a in one.tags {
-        for b in other.tags {
-            match (a, b) {
-                (Tag::Pole { axis, first }, Tag::Pole { axis: other_axis, first: other_first })
-                    if axis == other_axis && (*first != one.turned) != (*other_first != other.turned) =>
-                {
-                    return LEXICON.axes.get(usize::from(*axis)).copied();
-                }
-                (Tag::Role { pair, first }, Tag::Role { pair: other_pair, first: other_first })
-                    if pair == other_pair && first != other_first =>
-                {
-                    return Some(Rule::Role);
-                }
-                _ => {}
-            }
-        }
-    }
-    if one.turned != other.turned {
-        return None;
-    }
-    let listed = one.word.is_some_and(|word| word.opposes(&other.key))
-        || other.word.is_some_and(|word| word.opposes(&one.key));
-    (listed || is_prefixed(&one.key, &other.key) || is_prefixed(&other.key, &one.key))
-        .then_some(Rule::Antonym)
 }
 
 /// Small words that turn a sentence round when one stands in place of the other.
@@ -582,79 +287,6 @@ const PARTICLES: &[(&str, &str)] = &[
     ("if", "unless"),
     ("before", "after"),
 ];
-
-/// Pairs of prefixes that turn a word round.
-const PREFIXES: &[(&str, &str)] = &[
-    ("hyper", "hypo"),
-    ("over", "under"),
-    ("in", "ex"),
-    ("im", "ex"),
-    ("inter", "intra"),
-    ("up", "down"),
-    ("pre", "post"),
-    ("macro", "micro"),
-    ("max", "min"),
-    ("asc", "desc"),
-    ("endo", "exo"),
-    ("anti", "pro"),
-    ("en", "de"),
-    ("", "un"),
-    ("", "dis"),
-    ("", "non"),
-    ("", "in"),
-    ("", "im"),
-    ("", "ir"),
-    ("", "il"),
-    ("", "de"),
-    ("", "anti"),
-    ("", "mis"),
-    ("", "a"),
-];
-
-fn is_prefixed(one: &str, other: &str) -> bool {
-    const SHORTEST: usize = 4;
-    // Nearly all pairs end differently; this spares them the table.
-    if !one.bytes().rev().take(SHORTEST).eq(other.bytes().rev().take(SHORTEST)) {
-        return false;
-    }
-    PREFIXES.iter().any(|(plain, turned)| {
-        let (Some(stem), Some(other_stem)) = (one.strip_prefix(plain), other.strip_prefix(turned)) else {
-            return false;
-        };
-        stem == other_stem && stem.len() >= SHORTEST
-    })
-}
-
-/// Two groups of one class that exclude each other, or two measures.
-fn clash(one: &Unit, other: &Unit) -> Option<Rule> {
-    let mut found: Option<Rule> = None;
-    for a in one.tags {
-        for b in other.tags {
-            match (a, b) {
-                (Tag::Group { class, group }, Tag::Group { class: other_class, group: other_group })
-                    if class == other_class =>
-                {
-                    if group == other_group {
-                        return None;
-                    }
-                    let rule = LEXICON.classes.get(usize::from(*class)).map(|class| class.rule);
-                    found = found.into_iter().chain(rule).min_by_key(|rule| telling(*rule));
-                }
-                (Tag::Measure(measure), Tag::Measure(other_measure)) if measure != other_measure => {
-                    found = found.or(Some(Rule::Comparative));
-                }
-                (Tag::Synonym(x), Tag::Synonym(y)) if x == y => return None,
-                _ => {}
-            }
-        }
-    }
-    found
-}
-
-/// Of several rules the most telling: "German" names a language before it names a place.
-fn telling(rule: Rule) -> (bool, Rule) {
-    (rule == Rule::Entity, rule)
-}
 
 /// A word of a class in which a group on one side alone counts.
 fn exact(units: &[&Unit]) -> Option<Rule> {

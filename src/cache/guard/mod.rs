@@ -7,22 +7,42 @@
 //!
 //! # How it compares
 //! [`scan`] cuts a prompt into words, numbers and verbatim spans, [`prepare`] folds phrases
-//! into units and marks what each may stand for, [`differ`] pairs the units of both prompts and judges
-//! what is left over on either side. Words that pair (equal, inflected, misspelt, abbreviated, or
+//! into units and marks what each may stand for, [`pair`] pairs the units of both prompts and [`differ`]
+//! judges what is left over on either side. Words that pair (equal, inflected, misspelt, abbreviated, or
 //! synonyms by the lists) say nothing. What is left over decides by its class: a number, a name, code, a language
 //! on one side alone tells the prompts apart; opposites, and two members of a class that exclude each other,
 //! do so when one stands on each side; other words only where they stand in the same place of the same
 //! frame. Where too much is left over the answer is [`Verdict::Differs`]: in doubt a miss.
 //!
+//! # What to expect of it
+//! Over `tests/quality/pairs.csv` it stops all 277 look-alikes and passes all 30 surface variants and 121 of
+//! 131 paraphrases. These figures are flattering: the word lists were written, and several rules mended, with
+//! these pairs in view, so none of them is a held-out figure. With the hand-written lists emptied
+//! (`synonyms`, `exclusive`, `axes`, `roles`, `dimensions`), which leaves the rules and `WordNet`, it stops 247 of
+//! 277 and passes 26 of 30 and 97 of 131. Prompts nobody has seen will fare between the two.
+//!
+//! # Calibration
+//! For all-MiniLM-L6-v2 (cosines in float32), `scripts/calibrate` fits on what passes the guard with those lists
+//! emptied: P(same answer | similarity s, guard passed) = 1 / (1 + exp(-(a + b s))) with a = -9.260 and
+//! b = 12.557, that is .69 at .80, .80 at .85, .89 at .90 and .94 at .95. It rests on 153 pairs (95 % intervals by
+//! resampling: .73 to .88 at .85) and on their mix of paraphrases and look-alikes; cross-validated by
+//! group its expected calibration error is .03. On Quora question pairs, which nothing here was fitted to, it is
+//! too confident by about .1 between .75 and .95.
+//!
 //! The word lists in `data/` are English. A prompt in another language is compared word by word, without
 //! synonyms, and any word left over on both sides tells it apart.
 
+mod counts;
 mod differ;
 mod leaning;
 mod lexicon;
+mod marks;
 mod number;
+mod pair;
 mod prepare;
+mod relate;
 mod scan;
+mod shape;
 
 pub use leaning::{Leaning, exact_only};
 pub use prepare::Prepared;

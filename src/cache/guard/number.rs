@@ -52,6 +52,11 @@ impl Amount {
 
 /// Reads a chunk that begins with a digit, a sign or a currency mark. None: it is no number.
 pub(super) fn read(chunk: &str) -> Option<Vec<Part>> {
+    // Bounds the depth of nested ranges; no number people write is longer.
+    const LONGEST: usize = 64;
+    if chunk.len() > LONGEST {
+        return None;
+    }
     let mut parts = Vec::new();
     let mut rest = chunk;
     for mark in ['$', '\u{20ac}', '\u{a3}', '\u{a5}', '\u{20b9}'] {

@@ -7,6 +7,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::number::{self, Amount};
+use super::shape::{CONTRACTIONS, IS_AFTER, is_address, is_code, trim};
 
 /// How a token counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,9 +95,18 @@ pub(super) fn scan(prompt: &str) -> Scan {
     let mut rest = normal.as_str();
     let mut before = None;
     let mut plain_from = rest;
+    let mut hopeless: Vec<char> = Vec::new();
     // `plain_from` is the text not yet given out; `rest` the part of it not yet looked at.
     while let Some(mark) = rest.chars().next() {
-        let end = closing(mark, before, rest);
+        let end = if hopeless.contains(&mark) { None } else { closing(mark, before, rest) };
+        // A mark that nothing closes from here on is not looked for again, or many would cost their square.
+        let inside = rest.get(mark.len_utf8()..).unwrap_or_default();
+        if end.is_none()
+            && !hopeless.contains(&mark)
+            && closers(mark).is_some_and(|close| !inside.contains(close))
+        {
+            hopeless.push(mark);
+        }
         if let Some((kind, inner, after)) = end {
             let plain = plain_from.get(..plain_from.len() - rest.len()).unwrap_or_default();
             scan.plain(plain);
@@ -114,22 +124,29 @@ pub(super) fn scan(prompt: &str) -> Scan {
 }
 
 /// If a verbatim span opens at the start of `rest`: its kind, its inside, and what follows it.
-fn closing(mark: char, before: Option<char>, rest: &str) -> Option<(Verbatim, &str, &str)> {
-    let spans = |kind, open: &str, close: &str| {
-        let (inner, after) = rest.strip_prefix(open)?.split_once(close)?;
-        (!inner.trim().is_empty()).then_some((kind, inner, after))
-    };
+fn closing<'a>(mark: char, before: Option<char>, rest: &'a str) -> Option<(Verbatim, &'a str, &'a str)> {
+    let spans =
+        |kind, (inner, after): (&'a str, &'a str)| (!inner.trim().is_empty()).then_some((kind, inner, after));
+    let body = rest.get(mark.len_utf8()..)?;
     match mark {
-        '`' if rest.starts_with("```") => spans(Verbatim::Code, "```", "```"),
-        '`' => spans(Verbatim::Code, "`", "`"),
+        '`' if rest.starts_with("```") => spans(Verbatim::Code, rest.strip_prefix("```")?.split_once("```")?),
+        '`' => spans(Verbatim::Code, body.split_once('`')?),
         // A mark right behind a digit is a unit (5'10"), not a quotation.
-        '"' if !before.is_some_and(|c| c.is_ascii_digit()) => spans(Verbatim::Quoted, "\"", "\""),
-        '\u{201c}' => spans(Verbatim::Quoted, "\u{201c}", "\u{201d}"),
-        '\u{201e}' => spans(Verbatim::Quoted, "\u{201e}", "\u{201c}")
-            .or_else(|| spans(Verbatim::Quoted, "\u{201e}", "\u{201d}")),
-        '\u{ab}' => spans(Verbatim::Quoted, "\u{ab}", "\u{bb}"),
-        '\u{300c}' => spans(Verbatim::Quoted, "\u{300c}", "\u{300d}"),
+        '"' if before.is_some_and(|c| c.is_ascii_digit()) => None,
         '\'' if before.is_none_or(|c| c.is_whitespace() || c == '(' || c == ':') => single_quoted(rest),
+        _ => spans(Verbatim::Quoted, body.split_once(closers(mark)?)?),
+    }
+}
+
+/// The marks that close a span opened by this one.
+fn closers(mark: char) -> Option<&'static [char]> {
+    match mark {
+        '`' => Some(&['`']),
+        '"' => Some(&['"']),
+        '\u{201c}' => Some(&['\u{201d}']),
+        '\u{201e}' => Some(&['\u{201c}', '\u{201d}']),
+        '\u{ab}' => Some(&['\u{bb}']),
+        '\u{300c}' => Some(&['\u{300d}']),
         _ => None,
     }
 }
@@ -339,163 +356,4 @@ impl Scan {
             _ => self.word(core.to_lowercase(), core, verbatim),
         }
     }
-}
-
-/// Words behind which `'s` is `is` rather than a possessive.
-const IS_AFTER: &[&str] =
-    &["what", "who", "where", "when", "how", "why", "it", "that", "there", "here", "he", "she"];
-
-/// Contractions that no rule of suffixes covers, and frequent spellings without the apostrophe.
-const CONTRACTIONS: &[(&str, &str)] = &[
-    ("can't", "can not"),
-    ("cannot", "can not"),
-    ("cant", "can not"),
-    ("won't", "will not"),
-    ("wont", "will not"),
-    ("shan't", "shall not"),
-    ("ain't", "is not"),
-    ("dont", "do not"),
-    ("doesnt", "does not"),
-    ("didnt", "did not"),
-    ("isnt", "is not"),
-    ("arent", "are not"),
-    ("wasnt", "was not"),
-    ("werent", "were not"),
-    ("havent", "have not"),
-    ("hasnt", "has not"),
-    ("shouldnt", "should not"),
-    ("couldnt", "could not"),
-    ("wouldnt", "would not"),
-    ("whats", "what is"),
-    ("hows", "how is"),
-    ("wheres", "where is"),
-    ("whos", "who is"),
-    ("im", "i am"),
-    ("ive", "i have"),
-    ("thats", "that is"),
-    ("lets", "let us"),
-    ("let's", "let us"),
-    ("gonna", "going to"),
-    ("wanna", "want to"),
-    ("gotta", "got to"),
-    ("w/o", "without"),
-    ("u", "you"),
-    ("ur", "your"),
-    ("teh", "the"),
-];
-
-/// Takes sentence marks and lone brackets off a chunk; the flag tells whether a sentence or clause ends there.
-fn trim(chunk: &str) -> (&str, bool) {
-    let mut core = chunk;
-    let mut ends = false;
-    loop {
-        let before = core;
-        for (open, close) in [('(', ')'), ('[', ']'), ('{', '}')] {
-            let (opened, closed) = (core.matches(open).count(), core.matches(close).count());
-            if core.starts_with(open)
-                && (opened > closed || (core.ends_with(close) && opened == 1 && core.len() > 2))
-            {
-                core = core.get(1..).unwrap_or_default();
-            }
-            if core.ends_with(close) && core.matches(close).count() > core.matches(open).count() {
-                core = core.get(..core.len() - 1).unwrap_or_default();
-            }
-        }
-        if let Some(shorter) =
-            core.strip_suffix(['.', '!', '?', ':', ';', '\u{2026}', '\u{3002}', '\u{ff1f}', '\u{ff01}'])
-        {
-            if !is_dotted(core) {
-                ends = true;
-            }
-            core = shorter;
-        } else if let Some(shorter) = core.strip_suffix([',', '\u{3001}', '\u{ff0c}', '\'', '"']) {
-            core = shorter;
-        }
-        core = core.strip_prefix(['\'', '"', '\u{bf}', '\u{a1}']).unwrap_or(core);
-        if core == before {
-            return (core, ends);
-        }
-    }
-}
-
-/// Whether the last dot belongs to an abbreviation.
-fn is_dotted(chunk: &str) -> bool {
-    let lower = chunk.to_lowercase();
-    [
-        "a.m.", "p.m.", "u.s.", "u.k.", "e.g.", "i.e.", "mt.", "st.", "dr.", "mr.", "mrs.", "ms.", "vs.",
-        "no.", "approx.",
-    ]
-    .contains(&lower.as_str())
-}
-
-/// Top-level domains that mark a bare host name.
-const DOMAINS: &[&str] = &[
-    "com", "org", "net", "edu", "gov", "io", "dev", "ai", "app", "co", "info", "de", "uk", "fr", "eu", "jp",
-    "cn", "ru", "in",
-];
-
-/// Endings that mark a bare file name.
-const FILES: &[&str] = &[
-    "txt", "py", "rs", "js", "ts", "jsx", "tsx", "java", "c", "h", "cpp", "cs", "go", "rb", "php", "sh",
-    "sql", "csv", "json", "yaml", "yml", "toml", "xml", "html", "css", "md", "pdf", "docx", "xlsx", "png",
-    "jpg", "jpeg", "gif", "zip", "gz", "tar", "log", "exe", "dll", "so", "conf", "ini", "env", "lock",
-    "ipynb",
-];
-
-fn is_address(core: &str) -> bool {
-    if core.contains("://") || core.starts_with("www.") {
-        return true;
-    }
-    if let Some((user, host)) = core.split_once('@') {
-        return !user.is_empty() && host.contains('.');
-    }
-    if core.len() > 1
-        && (core.starts_with('/')
-            || core.starts_with("./")
-            || core.starts_with("../")
-            || core.starts_with("~/"))
-    {
-        return true;
-    }
-    if core.get(1..3) == Some(":\\") || core.starts_with("\\\\") {
-        return true;
-    }
-    let plain = core.chars().all(|c| c.is_alphanumeric() || "._-/".contains(c));
-    let last = core.rsplit('.').next().unwrap_or_default();
-    let named = plain
-        && core.starts_with(char::is_alphanumeric)
-        && core.contains('.')
-        && !core.starts_with(|c: char| c.is_ascii_digit());
-    if named && core.contains('/') {
-        return true;
-    }
-    // "Node.js" and its like are products, written with a capital.
-    let lower = core.to_lowercase();
-    let product = [
-        "node.js",
-        "next.js",
-        "vue.js",
-        "react.js",
-        "express.js",
-        "nuxt.js",
-        "three.js",
-        "d3.js",
-        "asp.net",
-        "vb.net",
-    ];
-    named
-        && !product.contains(&lower.as_str())
-        && (DOMAINS.contains(&last) || FILES.contains(&last))
-        && core.len() > last.len() + 2
-}
-
-fn is_code(core: &str) -> bool {
-    let lower = core.to_lowercase();
-    if matches!(lower.as_str(), "c++" | "c#" | "f#" | "at&t" | "r&d" | "q&a" | "w/o") {
-        return false;
-    }
-    if core.starts_with("--") || (core.starts_with('-') && core.len() > 1) {
-        return true;
-    }
-    core.contains("::") || core.contains(|c: char| "_()[]{}=<>;\\^*|+#$@~\"".contains(c))
 }

@@ -1,0 +1,226 @@
+//! Marks what a prompt says about its units: movement, negation, tense, who asks, what is asked for.
+//!
+//! Called by [`super::prepare`].
+
+use super::lexicon::{LEXICON, Tag};
+use super::prepare::{Asks, Piece, Place, Tense, Unit};
+
+/// Marks what stands behind `from`, `to`, `in` and the like.
+pub(super) fn places(units: &mut [Unit], pieces: &[Piece]) {
+    const REACH: usize = 5;
+    for unit in units {
+        let mut place = Place::Plain;
+        for (distance, before) in (unit.at.saturating_sub(REACH)..unit.at).rev().enumerate() {
+            let Some(piece) = pieces.get(before) else { break };
+            if pieces.get(before + 1).is_some_and(|next| next.after_stop) {
+                break;
+            }
+            place = match piece.text.as_str() {
+                "from" | "off" | "departing" | "leaving" => Place::Source,
+                // Before a verb it only makes an infinitive.
+                "to" if distance == 0 && is_infinitive(pieces, unit.at) => Place::Plain,
+                "to" | "into" | "onto" | "arriving" => Place::Target,
+                "in" | "on" | "with" | "using" | "for" | "at" | "about" | "of" | "by" => Place::Aside,
+                "and" | "or" | "is" | "are" | "do" | "does" | "i" | "that" | "which" | "when" | "while" => {
+                    Place::Plain
+                }
+                other if LEXICON.word(other).is_some_and(|word| word.parts == "v") => Place::Plain,
+                _ => continue,
+            };
+            break;
+        }
+        unit.place = place;
+    }
+}
+
+/// Whether the piece at `at`, right behind `to`, is a verb in the infinitive.
+fn is_infinitive(pieces: &[Piece], at: usize) -> bool {
+    let Some(piece) = pieces.get(at) else { return false };
+    let verb = LEXICON.word(&piece.text).is_some_and(|word| word.parts.contains('v'));
+    let ends = pieces
+        .get(at + 1)
+        .is_none_or(|next| next.after_stop || matches!(next.text.as_str(), "in" | "on" | "from" | "for"));
+    verb && !piece.token.capital && !ends
+}
+
+const AUXILIARIES: &[&str] = &[
+    "do", "does", "did", "is", "are", "was", "were", "will", "would", "can", "could", "should", "has", "have",
+];
+
+const NEGATORS: &[&str] = &[
+    "not", "no", "never", "without", "none", "nor", "neither", "nobody", "nothing", "nowhere", "hardly",
+    "except",
+];
+
+/// Marks the unit a negation reaches; one that lies on an axis of opposites is turned round instead.
+pub(super) fn negations(units: &mut Vec<Unit>, pieces: &[Piece]) {
+    for (at, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.token.verbatim.is_none()) {
+        if piece.text == "free" && !piece.after_stop {
+            free_of(units, at);
+        } else if NEGATORS.contains(&piece.text.as_str()) && !is_idle(pieces, at) {
+            negate(units, pieces, at);
+        }
+    }
+    units.retain(|unit| !NEGATORS.contains(&unit.written.as_str()) || unit.verbatim.is_some());
+}
+
+/// `sugar-free` is without sugar.
+fn free_of(units: &mut [Unit], at: usize) {
+    let here = units.partition_point(|unit| unit.at < at);
+    let noun = |unit: &Unit| unit.at + 1 == at && unit.word.is_some_and(|word| word.parts.contains('n'));
+    if let Some(unit) = here.checked_sub(1).and_then(|before| units.get_mut(before)).filter(|unit| noun(unit))
+    {
+        unit.negated = true;
+        if let Some(free) = units.get_mut(here).filter(|unit| unit.at == at) {
+            free.light = true;
+        }
+    }
+}
+
+/// `or not`, `why not`, `not only`: no negation of anything said.
+fn is_idle(pieces: &[Piece], at: usize) -> bool {
+    let text = |at: usize| pieces.get(at).map_or("", |piece| piece.text.as_str());
+    let before = at.checked_sub(1).map_or("", text);
+    let last = pieces.get(at + 1).is_none_or(|next| next.after_stop);
+    (before == "or" && (last || matches!(text(at + 1), "a" | "the")))
+        || text(at + 1) == "only"
+        || (before == "why" && last)
+}
+
+/// Applies the negator at `at`.
+fn negate(units: &mut [Unit], pieces: &[Piece], at: usize) {
+    // Words between a negator and what it reaches.
+    const REACH: usize = 12;
+    let text = |at: usize| pieces.get(at).map_or("", |piece| piece.text.as_str());
+    let behind = units.partition_point(|unit| unit.at <= at);
+    let before = behind.checked_sub(1);
+    // Part of a phrase that is a unit of its own (no more than, not working).
+    let part_of = |unit: &Unit| unit.key.contains(' ') && at < unit.at + unit.key.split(' ').count();
+    if before.and_then(|before| units.get(before)).is_some_and(part_of) {
+        return;
+    }
+    // "Why won't it connect": the subject stands between, the verb is what is denied.
+    let inverted = AUXILIARIES.contains(&at.checked_sub(1).map_or("", text))
+        && at.checked_sub(2).map_or("why", text).starts_with("wh");
+    let denied = |unit: &&mut Unit| {
+        !inverted || unit.at > at + 1 && unit.word.is_some_and(|word| word.parts.contains('v'))
+    };
+    let same_sentence = |unit: &&mut Unit| {
+        (at + 1..=unit.at).all(|next| pieces.get(next).is_some_and(|piece| !piece.after_stop))
+    };
+    let reached = units.iter_mut().skip(behind).take(REACH).find(denied);
+    if let Some(unit) = reached.filter(|unit| unit.at - at <= REACH).filter(same_sentence) {
+        if unit.tags.iter().copied().any(is_pole) && unit.at - at <= 3 {
+            unit.turned = !unit.turned;
+        } else {
+            unit.negated = !unit.negated;
+        }
+    } else if let Some(unit) = before.and_then(|before| units.get_mut(before)) {
+        // Nothing behind it: it reaches what stands before.
+        unit.negated = true;
+    }
+}
+
+fn is_pole(tag: Tag) -> bool {
+    matches!(tag, Tag::Pole { .. })
+}
+
+pub(super) fn tense(pieces: &[Piece]) -> Tense {
+    let mut tense = Tense::default();
+    let mut first = true;
+    for (at, piece) in pieces.iter().enumerate() {
+        if piece.token.verbatim.is_some() {
+            continue;
+        }
+        let next = |ahead: usize| pieces.get(at + ahead).map_or("", |piece| piece.text.as_str());
+        match piece.text.as_str() {
+            "was" | "were" | "did" if first => {
+                (tense.past, first) = (true, false);
+            }
+            "is" | "are" | "do" | "does" | "am" if first => {
+                (tense.present, first) = (true, false);
+            }
+            "will" => {
+                (tense.future, first) = (true, false);
+            }
+            "going" if next(1) == "to" => tense.future = true,
+            "has" | "have" if first && (1..4).any(|ahead| next(ahead) == "been") => {
+                (tense.past, first) = (true, false);
+            }
+            "yesterday" | "ago" | "previously" => tense.past = true,
+            "tomorrow" | "upcoming" => tense.future = true,
+            "last" if is_period(next(1)) => tense.past = true,
+            "next" if is_period(next(1)) => tense.future = true,
+            _ => {}
+        }
+    }
+    tense
+}
+
+fn is_period(word: &str) -> bool {
+    matches!(
+        word,
+        "week" | "month" | "year" | "night" | "weekend" | "summer" | "winter" | "decade" | "century"
+    )
+}
+
+/// The role the asker takes: `I'm the landlord`, `as a buyer`, and the other one for `my tenant`.
+pub(super) fn asker(pieces: &[Piece], units: &[Unit]) -> Option<(u16, bool)> {
+    let text = |at: Option<usize>| at.and_then(|at| pieces.get(at)).map_or("", |piece| piece.text.as_str());
+    let mut found = None;
+    for unit in units {
+        for tag in unit.tags {
+            let Tag::Role { pair, first } = tag else { continue };
+            if unit.written.starts_with("i ") || unit.written.starts_with("as ") {
+                return Some((*pair, *first));
+            }
+            let (one, two) = (text(unit.at.checked_sub(1)), text(unit.at.checked_sub(2)));
+            let three = text(unit.at.checked_sub(3));
+            if matches!(one, "a" | "an" | "the") && (two == "as" || (two == "am" && three == "i")) {
+                return Some((*pair, *first));
+            }
+            if one == "my" && found.is_none() {
+                found = Some((*pair, !*first));
+            }
+        }
+    }
+    found
+}
+
+pub(super) fn asks(pieces: &[Piece]) -> Asks {
+    for (at, piece) in pieces.iter().enumerate().take(12) {
+        if piece.token.verbatim.is_some() {
+            continue;
+        }
+        let next = pieces.get(at + 1).map_or("", |piece| piece.base.as_str());
+        let period =
+            matches!(next, "second" | "minute" | "hour" | "day" | "week" | "month" | "year" | "time");
+        return match piece.text.as_str() {
+            "who" | "whom" | "whose" => Asks::Person,
+            "when" if at == 0 || piece.after_stop => Asks::Time,
+            "what" | "which" if matches!(next, "time" | "date" | "year" | "day" | "month") => Asks::Time,
+            "where" => Asks::Place,
+            "why" => Asks::Reason,
+            "how" if matches!(next, "many" | "much") => {
+                let counted = pieces.get(at + 2).map_or("", |piece| piece.base.as_str());
+                match counted {
+                    "second" | "minute" | "hour" | "day" | "week" | "month" | "year" | "time" => {
+                        Asks::Duration
+                    }
+                    _ if next == "many" => Asks::Count,
+                    _ => Asks::Nothing,
+                }
+            }
+            "how" if next == "long" => Asks::Duration,
+            _ if period => continue,
+            "how" if next == "come" => Asks::Reason,
+            "how" if AUXILIARIES.contains(&pieces.get(at + 1).map_or("", |piece| piece.text.as_str())) => {
+                Asks::Manner
+            }
+            "what" | "which" | "how" => Asks::Nothing,
+            auxiliary if at == 0 && AUXILIARIES.contains(&auxiliary) => Asks::Truth,
+            _ => continue,
+        };
+    }
+    Asks::Nothing
+}

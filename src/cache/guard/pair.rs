@@ -1,0 +1,176 @@
+//! Pairs the units of two prompts that are, or can stand for, the same.
+//!
+//! Called by [`super::differ`], which judges what is left without a partner.
+
+use std::collections::HashMap;
+
+use super::prepare::{Prepared, Unit, UnitKind};
+use super::relate::{relation, same};
+
+/// More words left over than this on one side are not judged one by one: in doubt a miss. Keeps the
+/// cost bounded for long prompts.
+pub(super) const MOST_LEFT: usize = 48;
+
+/// The units of both prompts and which of them belong together.
+pub(super) struct Pairing<'a> {
+    pub(super) one: &'a Prepared,
+    pub(super) other: &'a Prepared,
+    /// For each unit of the first prompt its partner's number in the second.
+    right_of: Vec<Option<usize>>,
+    /// And the other way.
+    left_of: Vec<Option<usize>>,
+    /// Units without a partner of their own that repeat what is said elsewhere in the other prompt.
+    left_said: Vec<bool>,
+    right_said: Vec<bool>,
+}
+
+impl<'a> Pairing<'a> {
+    pub(super) fn new(one: &'a Prepared, other: &'a Prepared) -> Self {
+        let mut pairing = Self {
+            one,
+            other,
+            right_of: vec![None; one.units.len()],
+            left_of: vec![None; other.units.len()],
+            left_said: vec![false; one.units.len()],
+            right_said: vec![false; other.units.len()],
+        };
+        pairing.equal();
+        pairing.related();
+        pairing
+    }
+
+    /// Pairs equal units, the first with the first, the second with the second.
+    fn equal(&mut self) {
+        let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (number, unit) in self.other.units.iter().enumerate().rev() {
+            places.entry(unit.key.as_str()).or_default().push(number);
+        }
+        for (left, unit) in self.one.units.iter().enumerate() {
+            let Some(numbers) = places.get_mut(unit.key.as_str()) else { continue };
+            let fits = |right: &usize| self.other.units.get(*right).is_some_and(|other| same(unit, other));
+            // A few are looked at, so that many repetitions of one word stay cheap.
+            let recent = numbers.len().saturating_sub(8);
+            if let Some(at) = numbers.iter().skip(recent).rposition(fits).map(|at| at + recent) {
+                let right = numbers.remove(at);
+                set(&mut self.right_of, left, right);
+                set(&mut self.left_of, right, left);
+            }
+        }
+    }
+
+    /// Pairs what may stand for one another, then looks for repetitions.
+    fn related(&mut self) {
+        let (left, right) = (open(&self.right_of), open(&self.left_of));
+        if left.len() > MOST_LEFT || right.len() > MOST_LEFT {
+            return;
+        }
+        let mut found: Vec<(u8, usize, usize)> = Vec::new();
+        for l in &left {
+            for r in &right {
+                let (Some(a), Some(b)) = (self.one.units.get(*l), self.other.units.get(*r)) else { continue };
+                if let Some(rank) = relation(a, b) {
+                    found.push((rank, *l, *r));
+                }
+            }
+        }
+        // Ranked by closeness; ties by how far apart they stand, which does not depend on the side.
+        found.sort_by_key(|(rank, l, r)| (*rank, l.abs_diff(*r), l + r, *l.min(r)));
+        for (_, l, r) in found {
+            if get(&self.right_of, l).is_none() && get(&self.left_of, r).is_none() {
+                set(&mut self.right_of, l, r);
+                set(&mut self.left_of, r, l);
+            }
+        }
+        self.initials();
+        for (units, others, partner, said) in [
+            (&self.one.units, &self.other.units, &self.right_of, &mut self.left_said),
+            (&self.other.units, &self.one.units, &self.left_of, &mut self.right_said),
+        ] {
+            for (at, unit) in units.iter().enumerate() {
+                if get(partner, at).is_none()
+                    && others.iter().any(|other| same(unit, other) || relation(unit, other).is_some())
+                    && let Some(flag) = said.get_mut(at)
+                {
+                    *flag = true;
+                }
+            }
+        }
+    }
+
+    /// Pairs an abbreviation with the words whose initials it is made of: `VS` and Visual Studio.
+    fn initials(&mut self) {
+        for (short, long, from_left) in [(self.one, self.other, true), (self.other, self.one, false)] {
+            for (at, unit) in short.units.iter().enumerate() {
+                let letters: Vec<char> = unit.key.chars().collect();
+                let (mine, theirs) =
+                    if from_left { (&self.right_of, &self.left_of) } else { (&self.left_of, &self.right_of) };
+                if get(mine, at).is_some()
+                    || !(2..=5).contains(&letters.len())
+                    || unit.kind != UnitKind::Word
+                    || !unit.name
+                {
+                    continue;
+                }
+                let Some(start) = (0..long.units.len()).find(|start| {
+                    letters.iter().enumerate().all(|(offset, letter)| {
+                        long.units
+                            .get(start + offset)
+                            .is_some_and(|word| word.key.starts_with(*letter) && word.key.len() > 1)
+                            && get(theirs, start + offset).is_none()
+                    })
+                }) else {
+                    continue;
+                };
+                let (mine, theirs) = if from_left {
+                    (&mut self.right_of, &mut self.left_of)
+                } else {
+                    (&mut self.left_of, &mut self.right_of)
+                };
+                set(mine, at, start);
+                for offset in 0..letters.len() {
+                    set(theirs, start + offset, at);
+                }
+            }
+        }
+    }
+
+    pub(super) fn left_over(&self) -> Vec<&'a Unit> {
+        over(&self.one.units, &self.right_of, &self.left_said)
+    }
+
+    pub(super) fn right_over(&self) -> Vec<&'a Unit> {
+        over(&self.other.units, &self.left_of, &self.right_said)
+    }
+
+    /// The pairs with numbers on both sides.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&'a Unit, &'a Unit)> + '_ {
+        self.right_of.iter().enumerate().filter_map(|(left, right)| {
+            let right = (*right)?;
+            (get(&self.left_of, right) == Some(left)).then_some(())?;
+            Some((self.one.units.get(left)?, self.other.units.get(right)?))
+        })
+    }
+}
+
+fn set(list: &mut [Option<usize>], at: usize, value: usize) {
+    if let Some(slot) = list.get_mut(at) {
+        *slot = Some(value);
+    }
+}
+
+fn get(list: &[Option<usize>], at: usize) -> Option<usize> {
+    list.get(at).copied().flatten()
+}
+
+fn open(partners: &[Option<usize>]) -> Vec<usize> {
+    partners.iter().enumerate().filter(|(_, partner)| partner.is_none()).map(|(at, _)| at).collect()
+}
+
+fn over<'a>(units: &'a [Unit], partners: &[Option<usize>], said: &[bool]) -> Vec<&'a Unit> {
+    units
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| get(partners, *at).is_none() && !said.get(*at).copied().unwrap_or_default())
+        .map(|(_, unit)| unit)
+        .collect()
+}
