@@ -392,3 +392,52 @@ fn numbers(field: Option<&str>) -> Vec<u16> {
     all.sort_unstable();
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_lists_can_be_read() {
+        for line in lines(include_str!("data/exclusive.txt")) {
+            if let Some(head) = heading(line) {
+                let fields: Vec<&str> = head.split_whitespace().collect();
+                assert_eq!(fields.len(), 3, "{line}");
+                assert!(Rule::from_name(fields[1]).is_some(), "{line}");
+                assert!(matches!(fields[2], "exact" | "clash"), "{line}");
+            } else {
+                assert!(line.contains(':'), "{line}");
+            }
+        }
+        for line in lines(include_str!("data/axes.txt")) {
+            let known = heading(line).map_or(line.contains(" | "), |head| Rule::from_name(head).is_some());
+            assert!(known, "{line}");
+        }
+        for line in lines(include_str!("data/roles.txt")) {
+            assert!(line.contains(" | "), "{line}");
+        }
+        for file in [include_str!("data/synonyms.txt"), include_str!("data/dimensions.txt")] {
+            for line in lines(file) {
+                assert!(line.contains(':'), "{line}");
+            }
+        }
+        for line in lines(include_str!("data/wordnet.txt")) {
+            let fields = line.split('\t').count();
+            assert_eq!(fields, if line.starts_with('=') { 2 } else { 5 }, "{line}");
+        }
+    }
+
+    #[test]
+    fn base_forms() {
+        for (word, base) in [
+            ("cities", "city"),
+            ("went", "go"),
+            ("running", "run"),
+            ("making", "make"),
+            ("stopped", "stop"),
+            ("glass", "glass"),
+        ] {
+            assert_eq!(LEXICON.base(word), base);
+        }
+    }
+}
