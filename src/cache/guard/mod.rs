@@ -27,8 +27,9 @@
 //! emptied: P(same answer | similarity s, guard passed) = 1 / (1 + exp(-(a + b s))) with a = -9.260 and
 //! b = 12.557, that is .69 at .80, .80 at .85, .89 at .90 and .94 at .95. It rests on 153 pairs (95 % intervals by
 //! resampling: .73 to .88 at .85) and on their mix of paraphrases and look-alikes; cross-validated by
-//! group its expected calibration error is .03 (of the fit alone: the rules are not refitted). On Quora question pairs, which nothing here was fitted to, it is
-//! too confident by about .1 between .75 and .95.
+//! group its expected calibration error is .03 (of the fit alone: the rules are not refitted). On Quora question pairs, to which it was not fitted
+//! (though a sample of the guard's errors there was read and general faults mended), it is too confident by
+//! about .1 between .75 and .95.
 //!
 //! The word lists in `data/` are English. A prompt in another language is compared word by word, without
 //! synonyms, and any word left over on both sides tells it apart.
