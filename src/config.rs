@@ -27,7 +27,7 @@ const UPSTREAM: &str = "http://127.0.0.1:11434";
 const ASK_PATHS: [&str; 4] = ["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions"];
 
 /// The default threshold, measured for the built-in embedder behind the guard (README, "What error to expect").
-const SIMILARITY_THRESHOLD: f32 = 0.80;
+const SIMILARITY_THRESHOLD: f32 = 0.85;
 
 /// The flags of `serve`. Each is also `REJOINDER_<FLAG>` in the environment and a key of the file; the flag
 /// wins over the environment, that over the file, that over the default.
@@ -68,7 +68,7 @@ pub struct Flags {
     #[arg(long, env = "REJOINDER_EMBEDDER_MODEL", value_name = "MODEL")]
     pub embedder_model: Option<String>,
 
-    /// Cosine similarity from which a stored prompt is a candidate, 0 to 1 [default: 0.80]
+    /// Cosine similarity from which a stored prompt is a candidate, 0 to 1 [default: 0.85]
     #[arg(long, env = "REJOINDER_SIMILARITY_THRESHOLD", value_name = "SIMILARITY")]
     pub similarity_threshold: Option<f32>,
 
@@ -275,7 +275,7 @@ impl Default for CacheSettings {
     fn default() -> Self {
         Self {
             credential_ttl: Duration::from_hours(1),
-            min_confidence: 0.5,
+            min_confidence: 0.75,
             freshness_floor: 0.9,
             allow_lower_threshold: false,
             scope_headers: Vec::new(),
