@@ -2,7 +2,7 @@
 //!
 //! Called by [`super`]. Takes the same way as a client's own request to the endpoint it asks by.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -55,15 +55,15 @@ impl Proxy {
         }
         let mut directives = directives(&parts.headers).map_err(|error| refuse(error.into()))?;
         directives.no_cache |= question.bypass_cache;
+        if directives.no_store {
+            // A reply of its own, which lives for no time.
+            directives.no_cache = true;
+            directives.ttl = Some(Duration::ZERO);
+        }
         strip_request(&mut parts.headers);
         let endpoint = self.settings.ask_endpoint;
         let body = self.question(endpoint, &question.query);
         rewrite(&mut parts, endpoint);
-        if directives.no_store {
-            return Err(refuse(ProxyError::Unprocessable(
-                "Cache-Control: no-store has no meaning for /ask; use \"bypass_cache\"",
-            )));
-        }
         let Some(prepared) = self.prepare(endpoint, &parts, &body, directives) else {
             return Err(refuse(ProxyError::Unprocessable(
                 "the question cannot be put to the configured endpoint",
@@ -137,8 +137,7 @@ fn unstored_reply(endpoint: Endpoint, body: &Bytes) -> Option<Reply> {
 }
 
 fn answer_body(reply: &Reply, outcome: &Outcome, started: Instant) -> Value {
-    let millis =
-        |duration: Option<std::time::Duration>| duration.map(|duration| duration.as_secs_f64() * 1000.0);
+    let millis = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64() * 1000.0);
     let hit = outcome.layer != Layer::Upstream;
     json!({
         "response": reply.text,
