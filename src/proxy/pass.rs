@@ -2,6 +2,8 @@
 //!
 //! Called by [`super`].
 
+use std::time::Instant;
+
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode, request};
 use hyper::upgrade::OnUpgrade;
@@ -36,19 +38,21 @@ impl Proxy {
         mut parts: request::Parts,
         body: Body,
         upgrade: Option<Upgrade>,
-        outcome: Outcome,
+        mut outcome: Outcome,
     ) -> Result<Answered, Failure> {
-        let with_outcome = |error| Failure::new(error, outcome.clone());
-        let permit = self.upstream.permit().map_err(with_outcome)?;
+        let started = Instant::now();
+        let permit = self.upstream.permit().map_err(|error| Failure::new(error, outcome.clone()))?;
         if let Some(upgrade) = &upgrade {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(UPGRADE, upgrade.protocol.clone());
         }
-        let mut response = self.upstream.send(parts, body).await.map_err(with_outcome)?;
+        let sent = self.upstream.send(parts, body).await;
+        let mut response = sent.map_err(|error| Failure::new(error, outcome.clone()))?;
+        outcome.timings.upstream = Some(started.elapsed());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
                 let error = ProxyError::Upstream("it switched protocols without being asked".to_owned());
-                return Err(with_outcome(error));
+                return Err(Failure::new(error, outcome));
             };
             let protocol = response.headers().get(UPGRADE).cloned();
             join(upgrade.client, hyper::upgrade::on(&mut response));
