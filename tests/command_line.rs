@@ -1,0 +1,410 @@
+//! The program from outside: its help, its configuration, its exit codes, its log.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test"
+)]
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::{Ask, Fault, Gate, QUESTION, generating, streamed, upstream};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+/// Longer than anything here may take; a test that waits for it fails.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The program with these arguments and nothing of the developer's own settings.
+fn rejoinder(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rejoinder"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("REJOINDER_") || text == "RUST_LOG" || text == "NO_COLOR" {
+            command.env_remove(&name);
+        }
+    }
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+async fn output(mut command: Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } =
+        tokio::time::timeout(DEADLINE, command.output()).await.expect("it ends").unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    output(rejoinder(arguments)).await
+}
+
+fn file(folder: &Path, text: &str) -> String {
+    let path = folder.join("rejoinder.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn help_names_every_command_and_every_flag_with_its_default() {
+    let (code, help, _) = run(&["--help"]).await;
+    assert_eq!(code, Some(0));
+    for command in ["serve", "demo", "check-config", "completions"] {
+        assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
+    }
+    let (code, help, _) = run(&["serve", "--help"]).await;
+    assert_eq!(code, Some(0));
+    for (flag, default) in [
+        ("--listen", "127.0.0.1:11435"),
+        ("--admin-listen", "127.0.0.1:11436"),
+        ("--upstream", "http://127.0.0.1:11434"),
+        ("--data-dir", ""),
+        ("--embedder", "builtin"),
+        ("--embedder-url", ""),
+        ("--embedder-model", ""),
+        ("--similarity-threshold", "0."),
+        ("--ttl", "24h"),
+        ("--log-format", "json"),
+        ("--config", ""),
+    ] {
+        assert!(help.contains(flag) && help.contains(default), "{flag}: {help}");
+        let variable = format!("REJOINDER_{}", flag[2..].to_uppercase().replace('-', "_"));
+        assert!(help.contains(&variable), "{variable}: {help}");
+    }
+    assert!(!help.contains("--admin-token") && !help.contains("--secret"), "a secret is never a flag");
+    let (code, version, _) = run(&["--version"]).await;
+    assert_eq!((code, version.trim()), (Some(0), concat!("rejoinder ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_code_2() {
+    for arguments in [
+        &["serv"][..],
+        &[],
+        &["serve", "--lisen", "x"],
+        &["serve", "--listen", "nowhere"],
+        &["serve", "--ttl", "soon"],
+    ] {
+        let (code, _, error) = run(arguments).await;
+        assert_eq!(code, Some(2), "{arguments:?}: {error}");
+        assert!(!error.is_empty(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn completions_are_printed_for_every_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = run(&["completions", shell]).await;
+        assert_eq!(code, Some(0), "{shell}");
+        assert!(script.contains("check-config"), "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn check_config_prints_what_is_in_force_with_secrets_masked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(
+        folder.path(),
+        "ttl = \"2h\"\nupstream = \"https://models.example/prefix\"\nsecret = \"canary-a\"\n\n\
+         [admin]\ntoken = \"canary-b\"\n\n[limits]\nmax_entry_bytes = \"2MiB\"\n",
+    );
+    let mut command = rejoinder(&["check-config", &path]);
+    command.env("REJOINDER_EMBEDDER_API_KEY", "canary-c").env("REJOINDER_LISTEN", "127.0.0.1:4");
+    let (code, printed, error) = output(command).await;
+    assert_eq!(code, Some(0), "{error}");
+    assert!(!(printed.clone() + &error).contains("canary"), "{printed}{error}");
+    for line in [
+        "ttl = \"2h\"",
+        "upstream = \"https://models.example/prefix\"",
+        "listen = \"127.0.0.1:4\"",
+        "secret = \"***\"",
+        "token = \"***\"",
+        "embedder_api_key = \"***\"",
+        "max_entry_bytes = \"2MiB\"",
+        "embedder = \"builtin\"",
+    ] {
+        assert!(printed.lines().any(|printed| printed == line), "{line}: {printed}");
+    }
+    // What it prints is a configuration.
+    let again = file(folder.path(), &printed);
+    let (code, reprinted, error) = run(&["check-config", &again]).await;
+    assert_eq!(code, Some(0), "{error}");
+    assert_eq!(reprinted, printed);
+}
+
+#[tokio::test]
+async fn the_configuration_that_comes_with_it_is_right() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rejoinder.toml");
+    let (code, printed, error) = run(&["check-config", path.to_str().unwrap()]).await;
+    assert_eq!(code, Some(0), "{error}");
+    let (_, defaults, _) = run(&["check-config"]).await;
+    assert_eq!(printed, defaults, "it shows the defaults");
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_exit_code_2_with_key_line_and_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    for (text, line, key, reason) in [
+        ("\n\nlistn = \"127.0.0.1:1\"\n", 3, "listn", "unknown field"),
+        ("ttl = \"soon\"", 1, "ttl", "no duration"),
+        ("listen = \"nowhere\"", 1, "listen", "invalid socket address"),
+        ("# a comment\nupstream = \"ftp://x\"", 2, "upstream", "no URL of the form"),
+        ("similarity_threshold = 7", 1, "similarity_threshold", "not between 0 and 1"),
+        ("admin_listen = \"0.0.0.0:11436\"", 1, "admin_listen", "REJOINDER_ADMIN_TOKEN"),
+        ("[limits]\nmax_bytes = \"much\"", 2, "max_bytes", "no size"),
+        ("[limits]\nmax_connections = -1", 2, "max_connections", "invalid value"),
+        ("[cache]\nscope_headers = [\"a b\"]", 2, "scope_headers", "no header name"),
+        ("[nowhere]\nx = 1", 1, "nowhere", "unknown field"),
+        ("ttl = \"1h\"\nttl = \"2h\"", 2, "ttl", "duplicate key"),
+        ("secret = \"canary\" oops", 1, "secret", ""),
+        ("secret = [\"canary\"]", 1, "secret", "invalid type"),
+        ("[admin]\ntoken = 5", 2, "token", "invalid type"),
+    ] {
+        let path = file(folder.path(), text);
+        for arguments in [&["check-config", &path][..], &["serve", "--config", &path]] {
+            let (code, printed, error) = run(arguments).await;
+            assert_eq!((code, printed.as_str()), (Some(2), ""), "{text}: {error}");
+            assert!(error.contains(&format!("{path}:{line}: ")), "{text}: {error}");
+            assert!(error.contains(key) && error.contains(reason), "{text}: {error}");
+            assert!(!error.contains("canary"), "{text}: {error}");
+        }
+    }
+    let (code, _, error) = run(&["check-config", "/no/such/file.toml"]).await;
+    assert_eq!(code, Some(2));
+    assert!(error.contains("/no/such/file.toml"), "{error}");
+    let mut command = rejoinder(&["check-config"]);
+    command.env("REJOINDER_SECRET_FILE", "/no/such/secret");
+    let (code, _, error) = output(command).await;
+    assert_eq!(code, Some(2));
+    assert!(error.contains("REJOINDER_SECRET_FILE") && error.contains("/no/such/secret"), "{error}");
+    let mut command = rejoinder(&["check-config"]);
+    command.env("REJOINDER_TTL", "soon");
+    let (code, _, error) = output(command).await;
+    assert_eq!(code, Some(2));
+    assert!(error.contains("soon"), "{error}");
+}
+
+#[tokio::test]
+async fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = file(folder.path(), "ttl = \"3h\"\nlisten = \"127.0.0.1:3\"\nembedder = \"off\"\n");
+    let line = async |arguments: &[&str], environment: &[(&str, &str)], key: &str| {
+        let mut command = rejoinder(&[&["check-config"], arguments].concat());
+        command.envs(environment.iter().copied());
+        let (code, printed, error) = output(command).await;
+        assert_eq!(code, Some(0), "{error}");
+        let start = format!("{key} = ");
+        printed.lines().find_map(|line| line.strip_prefix(&start)).unwrap().to_owned()
+    };
+    let environment = [("REJOINDER_TTL", "2h")];
+    assert_eq!(line(&[], &[], "ttl").await, "\"1day\"");
+    assert_eq!(line(&["--config", &path], &[], "ttl").await, "\"3h\"");
+    assert_eq!(line(&["--config", &path], &environment, "ttl").await, "\"2h\"");
+    assert_eq!(line(&["--config", &path, "--ttl", "1h"], &environment, "ttl").await, "\"1h\"");
+    assert_eq!(line(&["--config", &path], &environment, "listen").await, "\"127.0.0.1:3\"");
+    assert_eq!(line(&[], &[("REJOINDER_CONFIG", &path)], "embedder").await, "\"off\"");
+}
+
+/// A running `rejoinder serve`, its log read line by line.
+struct Serving {
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    lines: Vec<String>,
+    clients: SocketAddr,
+}
+
+impl Serving {
+    async fn start(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut serving = Self { child, log, lines: Vec::new(), clients: SocketAddr::from(([0; 4], 0)) };
+        let line = serving.until("listening for clients").await;
+        let address = line["address"].as_str().unwrap();
+        serving.clients = address.parse().unwrap_or_else(|_| panic!("{line}"));
+        serving
+    }
+
+    /// Reads the log up to a message.
+    async fn until(&mut self, message: &str) -> Value {
+        let read = async {
+            loop {
+                let line = self.log.next_line().await.unwrap();
+                let line = line.unwrap_or_else(|| panic!("no {message:?} in {:#?}", self.lines));
+                self.lines.push(line.clone());
+                let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line} is no JSON"));
+                if line["message"] == message || (message.is_empty() && line["path"].is_string()) {
+                    return line;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, read).await.unwrap_or_else(|_| panic!("no {message:?}"))
+    }
+
+    async fn signal(&self, name: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &id]).status().await.unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end; gives the exit code and the whole log.
+    async fn end(mut self) -> (Option<i32>, String) {
+        let end = async {
+            while let Some(line) = self.log.next_line().await.unwrap() {
+                self.lines.push(line);
+            }
+            self.child.wait().await.unwrap()
+        };
+        let status = tokio::time::timeout(DEADLINE, end).await.expect("it ends");
+        (status.code(), self.lines.join("\n"))
+    }
+}
+
+fn serve(upstream: &str) -> Command {
+    rejoinder(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--upstream",
+        upstream,
+        "--embedder",
+        "off",
+    ])
+}
+
+#[tokio::test]
+async fn it_serves_and_says_where_and_ends_with_0_on_sigterm_and_sigint() {
+    let upstream = upstream().await;
+    for signal in ["TERM", "INT"] {
+        let mut serving = Serving::start(serve(&upstream.url())).await;
+        let operators = serving.until("listening for operators").await;
+        let admin = operators["address"].as_str().unwrap().to_owned();
+        assert_eq!(Ask::get(&format!("http://{admin}/healthz")).send().await.status, 200);
+        let (path, body) = generating(QUESTION).remove(0);
+        let url = format!("http://{}{path}", serving.clients);
+        assert_eq!(Ask::post(&url, &body).send().await.layer(), None);
+        assert_eq!(Ask::post(&url, &body).send().await.layer(), Some("exact"));
+        serving.signal(signal).await;
+        let (code, log) = serving.end().await;
+        assert_eq!(code, Some(0), "{signal}: {log}");
+        assert!(log.contains("shutting down") && log.contains("stopped"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn an_open_stream_is_finished_before_it_ends() {
+    let upstream = upstream().await;
+    let mut serving = Serving::start(serve(&upstream.url())).await;
+    let gate = Gate::new();
+    upstream.set_fault(Fault::none().gate_after(100, &gate));
+    let (path, body) = generating(QUESTION).remove(0);
+    let url = format!("http://{}{path}", serving.clients);
+    let mut stream = Ask::post(&url, &streamed(&body)).open().await;
+    gate.until_waiting(1).await;
+    serving.signal("TERM").await;
+    serving.until("shutting down: open requests may finish").await;
+    gate.open();
+    stream.finish().await.unwrap();
+    assert!(stream.text().ends_with("data: [DONE]\n\n"), "{}", stream.text());
+    assert_eq!(serving.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_said_with_the_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for flag in ["--listen", "--admin-listen"] {
+        let other = if flag == "--listen" { "--admin-listen" } else { "--listen" };
+        let (code, _, error) =
+            run(&["serve", flag, &address, other, "127.0.0.1:0", "--embedder", "off"]).await;
+        assert_eq!(code, Some(1), "{flag}: {error}");
+        assert!(error.contains(&address) && error.contains("another program listens there"), "{error}");
+    }
+}
+
+/// Not even at the finest level, in anyone's library: who asks, what was asked, what was answered.
+#[tokio::test]
+async fn the_log_holds_no_credential_no_prompt_and_no_reply() {
+    let upstream = upstream().await;
+    let mut command = serve(&upstream.url());
+    command.env("RUST_LOG", "trace").env("REJOINDER_ADMIN_TOKEN", "canary-token");
+    command.env("REJOINDER_SECRET", "canary-secret");
+    let serving = Serving::start(command).await;
+    let mut asks = Vec::new();
+    for (path, body) in generating("canary-prompt") {
+        asks.push((path, body.clone()));
+        asks.push((path, streamed(&body)));
+        asks.push((path, body));
+    }
+    asks.push(("/ask", json!({"query": "canary-question"})));
+    asks.push(("/v1/models", json!({"canary-body": 1})));
+    for (path, body) in asks {
+        for fault in
+            [Fault::none(), Fault::error_inside(), Fault::body("application/json", "{\"canary-reply\": ")]
+        {
+            upstream.set_fault(fault);
+            let ask = Ask::post(&format!("http://{}{path}?key=canary-query", serving.clients), &body);
+            let ask = ["authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key"]
+                .iter()
+                .fold(ask, |ask, name| ask.header(name, "canary-credential"));
+            ask.header("x-rejoinder-namespace", "canary-namespace").send().await;
+        }
+    }
+    serving.signal("TERM").await;
+    let (code, log) = serving.end().await;
+    assert_eq!(code, Some(0));
+    assert!(log.lines().count() > 100, "the log was on");
+    let leaks: Vec<_> = log.lines().filter(|line| line.contains("canary")).take(5).collect();
+    assert!(leaks.is_empty(), "{leaks:#?}");
+}
+
+#[tokio::test]
+async fn a_line_for_each_request_says_what_happened_and_the_prompt_only_where_wanted() {
+    let upstream = upstream().await;
+    let folder = tempfile::tempdir().unwrap();
+    for prompts in [false, true] {
+        let path = file(folder.path(), &format!("log.prompts = {prompts}\n"));
+        let mut command = serve(&upstream.url());
+        command.args(["--config", &path]);
+        let mut serving = Serving::start(command).await;
+        let (path, body) = generating(QUESTION).remove(0);
+        let url = format!("http://{}{path}", serving.clients);
+        Ask::post(&url, &body).header("x-request-id", "mine").send().await;
+        let line = serving.until("").await;
+        assert_eq!(line["request_id"], "mine", "{line}");
+        assert_eq!(upstream.requests().last().unwrap().header("x-request-id"), Some("mine"));
+        assert_eq!(
+            (&line["method"], &line["path"], &line["status"]),
+            (&json!("POST"), &json!(path), &json!(200))
+        );
+        assert_eq!((&line["layer"], &line["detail"]), (&json!("upstream"), &json!("no-candidate")), "{line}");
+        Ask::post(&url, &body).send().await;
+        let line = serving.until("").await;
+        assert_eq!(line["layer"], "exact", "{line}");
+        assert!(line["request_id"].as_str().is_some_and(|id| id.len() > 10), "one was made: {line}");
+        serving.signal("TERM").await;
+        let (_, log) = serving.end().await;
+        assert_eq!(log.contains(QUESTION), prompts, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_is_json_where_nobody_looks_and_text_where_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let _ = folder;
+    let mut command = serve("http://127.0.0.1:9");
+    command.args(["--log-format", "text"]);
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = tokio::time::timeout(DEADLINE, log.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(line.contains("listening for clients") && line.contains("INFO"), "{line}");
+    assert!(!line.contains('\u{1b}'), "no colours where nobody looks: {line:?}");
+    child.kill().await.unwrap();
+}
