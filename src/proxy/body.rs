@@ -31,6 +31,8 @@ pub enum Body {
     Relayed(Box<Relayed>),
     /// A reply that others may be reading too.
     Flight(Box<Flight>),
+    /// What broke off, and is about to say so.
+    Broken(BodyError),
 }
 
 /// A body passed on from one connection to another.
@@ -128,8 +130,23 @@ impl HttpBody for Body {
                 *body = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Relayed(relayed) => relayed.poll(cx),
-            Self::Flight(flight) => flight.poll(cx),
+            Self::Relayed(_) | Self::Flight(_) => {
+                let frame = ready!(match body {
+                    Self::Relayed(relayed) => relayed.poll(cx),
+                    Self::Flight(flight) => flight.poll(cx),
+                    _ => Poll::Ready(None),
+                });
+                let Some(Err(error)) = frame else { return Poll::Ready(frame) };
+                // hyper drops what it has not written yet when a body breaks off, even the head; while the body
+                // lets it wait it writes.
+                *body = Self::Broken(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Self::Broken(_) => match std::mem::take(body) {
+                Self::Broken(error) => Poll::Ready(Some(Err(error))),
+                _ => Poll::Ready(None),
+            },
         }
     }
 
@@ -138,7 +155,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Relayed(relayed) => relayed.prefix.is_empty() && relayed.incoming.is_end_stream(),
-            Self::Streamed(_) | Self::Flight(_) => false,
+            Self::Streamed(_) | Self::Flight(_) | Self::Broken(_) => false,
         }
     }
 
@@ -156,7 +173,7 @@ impl HttpBody for Body {
                 }
                 hint
             }
-            Self::Streamed(_) | Self::Flight(_) => SizeHint::default(),
+            Self::Streamed(_) | Self::Flight(_) | Self::Broken(_) => SizeHint::default(),
         }
     }
 }
