@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Sleep;
 
 use super::fetch::FlightReader;
@@ -44,8 +44,45 @@ pub struct Relayed {
     idle: Idle,
     /// Held until the body has passed.
     _permit: Option<OwnedSemaphorePermit>,
-    /// Dropped when the body has passed.
-    ended: Option<oneshot::Sender<()>>,
+    /// Whose turn it is; dropped when the body has passed.
+    turn: Option<watch::Sender<Turn>>,
+}
+
+/// On whom an upload waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// On the client, for the next piece.
+    Client,
+    /// On upstream, to take the piece it was given.
+    Upstream,
+}
+
+/// A body on its way upstream, as seen from beside.
+#[derive(Debug)]
+pub struct Upload(Option<watch::Receiver<Turn>>);
+
+impl Upload {
+    /// Resolves when the body has passed, or will not.
+    ///
+    /// # Errors
+    /// Upstream took nothing of it for longer than `limit`. A client that sends nothing is the body's own matter.
+    pub async fn passed(mut self, limit: Duration) -> Result<(), BodyError> {
+        let Some(turn) = &mut self.0 else { return Ok(()) };
+        loop {
+            let waits_on = *turn.borrow_and_update();
+            // The other end is dropped when the body has passed.
+            let passed = match waits_on {
+                Turn::Client => turn.changed().await.is_err(),
+                Turn::Upstream => match tokio::time::timeout(limit, turn.changed()).await {
+                    Ok(changed) => changed.is_err(),
+                    Err(_) => return Err(BodyError::Idle(limit)),
+                },
+            };
+            if passed {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// A reader's view of a shared reply.
@@ -80,32 +117,22 @@ impl Body {
             incoming,
             idle: Idle::new(idle),
             _permit: permit,
-            ended: None,
+            turn: None,
         }))
     }
 
     /// Passes on the rest of a body whose beginning was read.
     pub fn continued(prefix: Bytes, incoming: Incoming, idle: Duration) -> Self {
         let idle = Idle::new(idle);
-        Self::Relayed(Box::new(Relayed { prefix, incoming, idle, _permit: None, ended: None }))
+        Self::Relayed(Box::new(Relayed { prefix, incoming, idle, _permit: None, turn: None }))
     }
 
-    /// Resolves when the body has passed, or will not.
-    pub fn ended(&mut self) -> impl Future<Output = ()> + Send + use<> {
-        let ended = match self {
-            Self::Relayed(relayed) => {
-                let (sender, ended) = oneshot::channel();
-                relayed.ended = Some(sender);
-                Some(ended)
-            }
-            _ => None,
-        };
-        async move {
-            if let Some(ended) = ended {
-                // An error says that the sender was dropped, which is the signal.
-                let _ = ended.await;
-            }
-        }
+    /// Watches a body that is about to go upstream.
+    pub fn upload(&mut self) -> Upload {
+        let Self::Relayed(relayed) = self else { return Upload(None) };
+        let (turn, watched) = watch::channel(Turn::Client);
+        relayed.turn = Some(turn);
+        Upload(Some(watched))
     }
 
     /// A reply that others may be reading too; `filter` takes out what this client did not ask for.
@@ -179,16 +206,24 @@ impl HttpBody for Body {
 }
 
 impl Relayed {
+    fn is_turn_of(&self, side: Turn) {
+        if let Some(turn) = &self.turn {
+            turn.send_replace(side);
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if !self.prefix.is_empty() {
+            self.is_turn_of(Turn::Upstream);
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));
         }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
                 self.idle.reset();
                 if frame.is_none() || self.incoming.is_end_stream() {
-                    self.ended = None;
+                    self.turn = None;
                 }
+                self.is_turn_of(Turn::Upstream);
                 let without = |mut frame: Frame<Bytes>| {
                     if let Some(trailers) = frame.trailers_mut() {
                         strip_trailers(trailers);
@@ -198,6 +233,7 @@ impl Relayed {
                 Poll::Ready(frame.map(|frame| frame.map(without).map_err(BodyError::Hyper)))
             }
             Poll::Pending => {
+                self.is_turn_of(Turn::Client);
                 let elapsed = ready!(self.idle.poll(cx));
                 Poll::Ready(Some(Err(BodyError::Idle(elapsed))))
             }

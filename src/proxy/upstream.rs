@@ -33,6 +33,7 @@ pub struct Upstream {
     /// The base URL, as scopes hold it.
     url: Arc<str>,
     first_byte: Duration,
+    idle: Duration,
     permits: Arc<Semaphore>,
 }
 
@@ -74,6 +75,7 @@ impl Upstream {
             prefix: url.path().trim_end_matches('/').into(),
             url: url.to_string().into(),
             first_byte: config.timeouts.first_byte,
+            idle: config.timeouts.idle,
             permits: Arc::new(Semaphore::new(
                 config.limits.max_upstream_requests.min(Semaphore::MAX_PERMITS),
             )),
@@ -137,17 +139,21 @@ impl Upstream {
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, self.host.clone());
         frame(&mut parts.headers, &body);
-        // A long upload is not upstream's delay: its time begins when the request is out.
-        let uploaded = body.ended();
+        // A long upload is not upstream's delay: its time begins when the request is out. Unless it takes nothing
+        // of it any more.
+        let upload = body.upload();
         let limit = async {
-            uploaded.await;
+            if upload.passed(self.idle).await.is_err() {
+                return self.idle;
+            }
             tokio::time::sleep(self.first_byte).await;
+            self.first_byte
         };
         let mut response = tokio::select! {
             sent = self.client.request(Request::from_parts(parts, body)) => {
                 sent.map_err(|error| ProxyError::Upstream(causes(&error)))?
             }
-            () = limit => return Err(ProxyError::UpstreamTimeout(self.first_byte)),
+            elapsed = limit => return Err(ProxyError::UpstreamTimeout(elapsed)),
         };
         if !is_framing_known(response.headers()) {
             let problem = "its reply has a transfer coding that is not known here";
