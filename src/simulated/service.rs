@@ -145,6 +145,10 @@ fn respond(mut reply: Reply, shared: &Shared, fault: &Fault, ends: (Cutter, Exch
         // Trailers need the chunked coding.
         reply.streamed = true;
     }
+    if fault.headers.iter().any(|(name, _)| name == header::CONTENT_LENGTH) {
+        // A length other than the true one is for hyper to take as it is.
+        reply.streamed = true;
+    }
     let replaced = [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::SERVER];
     for (name, value) in &fault.headers {
         if replaced.contains(name) {
