@@ -1,6 +1,11 @@
 //! What goes wrong upstream: the client sees it as it was, nothing of it is stored, and the next request is none the
 //! worse.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test"
+)]
 
 mod support;
 
@@ -302,7 +307,7 @@ async fn an_upstream_that_takes_no_more_of_an_upload_is_given_up() {
         upstream.set_fault(Fault::none().gate_before_body(&gate));
         let mut client = Wire::open(proxy.address()).await;
         client.send(format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", 1 << 30)).await;
-        let piece = [b'x'; 64 * 1024];
+        let piece = vec![b'x'; 64 * 1024];
         // The client has more whenever it can be sent.
         let mut open = true;
         while open {

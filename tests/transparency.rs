@@ -1,6 +1,11 @@
 //! Whoever talks through the proxy talks as if to the server behind it: every request arrives as it was sent, every
 //! reply comes back as it was given, at once, and nothing else happens.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test"
+)]
 
 mod support;
 

@@ -193,10 +193,10 @@ impl Transfer {
     /// A document is there all at once, more or less. Holding its head until its end, or the limit, costs nothing
     /// and allows to say truly whether it is stored.
     async fn document(mut self, mut head: UpstreamHead) {
-        let mut held = Vec::new();
+        let mut chunks = Vec::new();
         let ended = loop {
             match self.next().await {
-                Ok(chunk) => held.push(chunk),
+                Ok(chunk) => chunks.push(chunk),
                 Err(how) => break Some(how),
             }
             if self.gathering.as_ref().is_none_or(|gathering| gathering.body.is_none()) {
@@ -212,7 +212,7 @@ impl Transfer {
             head.outcome.stored = self.store(reply).await;
         }
         self.leader.begin(Head::Upstream(Arc::new(head)));
-        for chunk in held {
+        for chunk in chunks {
             self.leader.publish(chunk).await;
         }
         match ended {
