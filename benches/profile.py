@@ -4,13 +4,14 @@
 Instructions do not depend on what else the machine does, so these are the figures to compare before and after a
 change. Needs valgrind and strace. The kernel's own instructions are not counted.
 
-    benches/profile.py [--endpoint /api/generate] [--stream] [--top 25] [--no-request-log] [--self]
+    benches/profile.py [--endpoint /api/generate] [--stream] [--bare] [--top 25] [--inclusive] [--no-request-log]
 """
 
 import argparse
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -30,10 +31,10 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--endpoint", default="/v1/chat/completions")
     parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--bare", action="store_true", help="count a bare hyper server that answers the same")
     parser.add_argument("--top", type=int, default=25)
     parser.add_argument("--no-request-log", action="store_true")
     parser.add_argument("--inclusive", action="store_true", help="count what a function calls as its own too")
-    parser.add_argument("--callers", help="show who calls the functions whose name holds this")
     parser.add_argument("--keep", type=Path, help="keep callgrind's output in this file")
     return parser.parse_args()
 
@@ -71,7 +72,7 @@ class Client:
                 continue
             length = re.search(rb"content-length: (\d+)", head, re.I)
             if len(body) >= int(length[1]) if length else body.endswith(b"\r\n0\r\n\r\n"):
-                return head.decode()
+                return reply
 
 
 def request(options):
@@ -87,53 +88,78 @@ def request(options):
     return (head + text).encode()
 
 
-def serve(options, programs, folder, wrapper):
-    """The upstream, and the proxy run by `wrapper`; returns them and the proxy's port."""
-    upstream_port, port = free_port(), free_port()
-    config = folder / "rejoinder.toml"
-    config.write_text(f"[log]\nrequests = {str(not options.no_request_log).lower()}\n")
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    upstream = subprocess.Popen([programs["servers"], "upstream", f"127.0.0.1:{upstream_port}"], **quiet)
-    command = [*wrapper, programs["rejoinder"], "serve", "--config", config, "--embedder", "off"]
-    command += ["--listen", f"127.0.0.1:{port}", "--admin-listen", "127.0.0.1:0"]
-    command += ["--upstream", f"http://127.0.0.1:{upstream_port}"]
-    # One core, as in the benchmark: one worker of the runtime.
-    proxy = subprocess.Popen(["taskset", "-c", "0", *command], **quiet)
-    return upstream, proxy, port
+class Setup:
+    """The upstream, and the program under test run by `wrapper` on one core, as in the benchmark."""
+
+    def __init__(self, options, programs, folder, wrapper, reply=None):
+        upstream_port, port = free_port(), free_port()
+        config = folder / "rejoinder.toml"
+        config.write_text(f"[log]\nrequests = {str(not options.no_request_log).lower()}\n")
+        command = [programs["rejoinder"], "serve", "--config", config, "--embedder", "off"]
+        command += ["--listen", f"127.0.0.1:{port}", "--admin-listen", "127.0.0.1:0"]
+        command += ["--upstream", f"http://127.0.0.1:{upstream_port}"]
+        if reply:
+            command = [programs["servers"], "bare", f"127.0.0.1:{port}", reply]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.upstream = subprocess.Popen([programs["servers"], "upstream", f"127.0.0.1:{upstream_port}"], **quiet)
+        self.program = subprocess.Popen(["taskset", "-c", "0", *wrapper, *command], **quiet)
+        self.client = Client(port)
+        self.request = request(options)
+        self.client.ask(self.request)
+        self.exchange(WARM)
+
+    def exchange(self, count):
+        for _ in range(count):
+            reply = self.client.ask(self.request)
+        if b"detail=exact" not in reply:
+            raise SystemExit(f"no exact hit:\n{reply.decode()}")
+        return reply
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.program.kill()
+        self.upstream.kill()
 
 
-def exchange(client, bytes_, count):
-    for _ in range(count):
-        head = client.ask(bytes_)
-    if "detail=exact" not in head:
-        raise SystemExit(f"no exact hit:\n{head}")
+def hit(options, programs, folder):
+    """A file with rejoinder's reply, for the bare server to answer."""
+    with Setup(options, programs, folder, []) as setup:
+        head, _, body = setup.exchange(1).partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n")[1:] if not line.startswith((b"content-length", b"date"))]
+    if options.stream:
+        # The chunks' framing out again: a line with the length, the chunk, an empty line.
+        body = re.sub(rb"(?:^|\r\n)[0-9a-f]+\r\n", b"", body)
+    reply = folder / "reply"
+    reply.write_bytes(b"\n".join(lines) + b"\n\n" + body)
+    return reply
 
 
-def instructions(options, programs, folder):
+def instructions(options, programs, folder, reply):
     out = options.keep or folder / "callgrind.out"
     wrapper = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={out}"]
-    upstream, proxy, port = serve(options, programs, folder, wrapper)
-    try:
-        client = Client(port)
-        client.ask(request(options))
-        exchange(client, request(options), WARM)
-        control(proxy, "-i", "on")
-        exchange(client, request(options), WARM)
-        control(proxy, "-z")
-        exchange(client, request(options), COUNTED)
-        control(proxy, "-i", "off")
+    with Setup(options, programs, folder, wrapper, reply) as setup:
+        control(setup.program, "-i", "on")
+        setup.exchange(WARM)
+        control(setup.program, "-z")
+        setup.exchange(COUNTED)
+        control(setup.program, "-i", "off")
         # In good order, so that callgrind writes what it counted.
-        proxy.terminate()
-        client.socket.close()
-        proxy.wait(120)
-    finally:
-        proxy.kill()
-        upstream.kill()
+        setup.program.send_signal(signal.SIGINT)
+        setup.client.socket.close()
+        setup.program.wait(120)
     annotate = ["callgrind_annotate", "--threshold=100", "--auto=no", "--show-percs=no"]
-    annotate += [f"--inclusive={'yes' if options.inclusive else 'no'}"]
-    annotate += ["--tree=caller"] if options.callers else []
-    annotated = subprocess.run([*annotate, out], check=True, capture_output=True, text=True).stdout
-    return annotated, allocations(out)
+    annotate += [f"--inclusive={'yes' if options.inclusive else 'no'}", out]
+    annotated = subprocess.run(annotate, check=True, capture_output=True, text=True).stdout
+    counts = {}
+    for count, function in re.findall(r"^\s*([\d,]+)\s+(\S.*)$", annotated.partition("PROGRAM TOTALS")[2], re.M):
+        count = int(count.replace(",", ""))
+        # What was running when the counters were set to zero wraps around.
+        if count < 1 << 62:
+            name = re.sub(r" \[.*?\]$", "", function).partition(":")[2]
+            counts[name] = max(counts.get(name, 0), count) if options.inclusive else counts.get(name, 0) + count
+    return counts, allocations(out)
 
 
 def allocations(path):
@@ -155,23 +181,15 @@ def control(proxy, *arguments_):
     subprocess.run(["callgrind_control", *arguments_, str(proxy.pid)], check=True, stdout=subprocess.DEVNULL)
 
 
-def system_calls(options, programs, folder):
-    upstream, proxy, port = serve(options, programs, folder, [])
-    try:
-        client = Client(port)
-        client.ask(request(options))
-        exchange(client, request(options), WARM)
+def system_calls(options, programs, folder, reply):
+    with Setup(options, programs, folder, [], reply) as setup:
         out = folder / "strace"
-        tracer = subprocess.Popen(
-            ["strace", "-c", "-f", "-p", str(proxy.pid), "-o", out], stderr=subprocess.DEVNULL
-        )
+        command = ["strace", "-c", "-f", "-p", str(setup.program.pid), "-o", out]
+        tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         time.sleep(1)
-        exchange(client, request(options), COUNTED)
+        setup.exchange(COUNTED)
         tracer.terminate()
         tracer.wait()
-    finally:
-        proxy.kill()
-        upstream.kill()
     return out.read_text()
 
 
@@ -182,23 +200,18 @@ def main():
     programs = build()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        annotated, allocated = instructions(options, programs, folder)
-        if options.callers:
-            blocks = annotated.split("\n\n")
-            print("\n\n".join(b for b in blocks if re.search(rf"\* .*{re.escape(options.callers)}", b)))
-            return
-        calls = system_calls(options, programs, folder)
-    total = re.search(r"^\s*([\d,]+).*PROGRAM TOTALS", annotated, re.M)[1]
-    print(f"instructions a hit: {int(total.replace(',', '')) / COUNTED:,.0f}")
-    lines = re.findall(r"^\s*([\d,]+)\s+(\S.*)$", annotated.partition("PROGRAM TOTALS")[2], re.M)
-    for count, function in lines[: options.top]:
-        function = re.sub(r" \[.*?\]$", "", function).partition(":")[2]
-        print(f"{int(count.replace(',', '')) / COUNTED:>10,.0f}  {function}")
+        reply = hit(options, programs, folder) if options.bare else None
+        counts, allocated = instructions(options, programs, folder, reply)
+        calls = system_calls(options, programs, folder, reply)
+    if not options.inclusive:
+        print(f"instructions a hit: {sum(counts.values()) / COUNTED:,.0f}")
+    for name, count in sorted(counts.items(), key=lambda one: -one[1])[: options.top]:
+        print(f"{count / COUNTED:>10,.0f}  {name}")
     print(f"allocations a hit: {', '.join(f'{n / COUNTED:.2f} {name}' for name, n in sorted(allocated.items()))}")
     print("system calls a hit:")
     for line in calls.splitlines()[2:]:
         fields = line.split()
-        if len(fields) >= 5 and fields[3].isdigit() and int(fields[3]) >= COUNTED / 100:
+        if len(fields) >= 5 and fields[3].isdigit() and int(fields[3]) >= COUNTED / 100 and fields[-1] != "total":
             print(f"{int(fields[3]) / COUNTED:>10.2f}  {fields[-1]}")
 
 
