@@ -3,6 +3,8 @@
 //! Called by `server` around each request, and by `admin`, which shows the metrics. Label values come from
 //! closed sets, so that no client can make more of them.
 
+mod json_lines;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use serde::Serialize;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
+
+use json_lines::JsonLines;
 
 use crate::cache::outcome::{Forward, Layer, Outcome};
 use crate::config::{Config, LogFormat};
@@ -241,7 +245,7 @@ pub fn log_request(outcome: &Outcome, exchange: &Exchange<'_>) {
     info!(
         target: "rejoinder::request",
         request_id = exchange.request_id,
-        method = %exchange.method,
+        method = exchange.method.as_str(),
         path = exchange.path,
         status = exchange.status.as_u16(),
         layer = outcome.layer.as_str(),
@@ -265,13 +269,14 @@ pub fn init_log(config: &Config) -> LogGuard {
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let format = config.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    // Lines that wait are written together: the writer flushes whenever none is left.
+    let (writer, guard) = tracing_appender::non_blocking(std::io::BufWriter::new(std::io::stderr()));
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     // A second initialisation, as in tests that start several proxies, leaves the first in place.
     let _ = match format {
         LogFormat::Text => registry.with(layer.with_ansi(terminal)).try_init(),
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Json => registry.with(layer.event_format(JsonLines)).try_init(),
     };
     LogGuard { _writer: guard }
 }
