@@ -183,8 +183,11 @@ impl Proxy {
 
     /// Lays a hit out. An entry that cannot be is as good as none, and goes.
     async fn serve(&self, prepared: &Prepared, hit: Hit) -> Result<Served, Miss> {
-        match prepared.replay(&hit.entry.reply) {
-            Ok(body) => Ok(Served { hit, body }),
+        match self.layouts.of(&hit.entry, prepared.form) {
+            Ok(template) => {
+                let body = template.render(&prepared.echo, SystemTime::now());
+                Ok(Served { hit, body })
+            }
             Err(error) => {
                 warn!(entry = %hit.entry.key.id(), %error, "a stored reply cannot be replayed; removing it");
                 Err(self.cache.discard(&hit).await)

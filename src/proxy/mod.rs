@@ -9,6 +9,7 @@ mod decode;
 pub mod error;
 mod fetch;
 pub mod headers;
+mod layouts;
 mod pass;
 mod upstream;
 
@@ -28,6 +29,7 @@ use body::{Body, Collected, collect};
 use error::ProxyError;
 use fetch::{FlightKey, Head};
 use headers::{directives, is_framing_known, join_cookies, strip_request, write_outcome};
+use layouts::Layouts;
 use pass::Upgrade;
 use upstream::Upstream;
 pub use upstream::UpstreamUrlError;
@@ -45,6 +47,7 @@ pub struct Proxy {
     cache: Arc<Cache>,
     upstream: Upstream,
     flights: Arc<Flights<FlightKey, Head, Option<Reply>>>,
+    layouts: Arc<Layouts>,
     settings: Arc<Settings>,
 }
 
@@ -122,6 +125,7 @@ impl Proxy {
             cache,
             upstream: Upstream::new(config)?,
             flights: Arc::new(Flights::new(settings.max_entry_bytes)),
+            layouts: Arc::new(Layouts::new()),
             settings: Arc::new(settings),
         })
     }
