@@ -2,6 +2,9 @@
 //!
 //! Called by the rest of `proxy`. The identity that scopes is read from the very headers that are forwarded.
 
+use std::fmt::{self, Write as _};
+
+use bytes::BytesMut;
 use http::header::{
     AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE,
     EXPECT, HOST, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -235,27 +238,54 @@ pub fn shared(headers: &HeaderMap) -> HeaderMap {
 
 /// Writes our own headers: appends to `Cache-Status`, and replaces the rest.
 pub fn write_outcome(headers: &mut HeaderMap, outcome: &Outcome) {
-    append(headers, CACHE_STATUS, outcome.to_string());
+    let mut values = Values::default();
+    if let Some(status) = values.write(format_args!("{outcome}")) {
+        headers.append(CACHE_STATUS, status);
+    }
+    let mut insert = |name, value: fmt::Arguments<'_>| {
+        if let Some(value) = values.write(value) {
+            headers.insert(name, value);
+        }
+    };
     if let Some(decision) = &outcome.decision {
-        insert(headers, SIMILARITY, format!("{:.4}", decision.similarity.0));
-        insert(headers, CONFIDENCE, format!("{:.4}", decision.confidence));
+        insert(SIMILARITY, format_args!("{}", Decimal(decision.similarity.0)));
+        insert(CONFIDENCE, format_args!("{}", Decimal(decision.confidence)));
     }
     if let Some(entry) = &outcome.entry {
-        headers.insert(AGE, HeaderValue::from(entry.age.as_secs()));
-        insert(headers, ENTRY, entry.id.to_string());
+        insert(AGE, format_args!("{}", entry.age.as_secs()));
+        insert(ENTRY, format_args!("{}", entry.id));
     }
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    // What we write of numbers and tokens is always a valid value.
-    if let Ok(value) = HeaderValue::try_from(value) {
-        headers.insert(name, value);
+/// Values of headers, written one behind the other into one allocation.
+struct Values(BytesMut);
+
+impl Default for Values {
+    fn default() -> Self {
+        // More than ours take together.
+        Self(BytesMut::with_capacity(256))
     }
 }
 
-fn append(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::try_from(value) {
-        headers.append(name, value);
+impl Values {
+    /// `None` where it is no valid value, which what we write of numbers and tokens always is.
+    fn write(&mut self, value: fmt::Arguments<'_>) -> Option<HeaderValue> {
+        self.0.write_fmt(value).ok()?;
+        HeaderValue::from_maybe_shared(self.0.split().freeze()).ok()
+    }
+}
+
+/// A number with four decimals. The standard formatting of a float looks for its exact digits, which these values
+/// do not have, and takes ten times as long.
+struct Decimal(f32);
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[expect(clippy::cast_possible_truncation, reason = "similarities and probabilities are at most 1")]
+        let parts = (f64::from(self.0) * 10_000.0).round() as i64;
+        let sign = if parts < 0 { "-" } else { "" };
+        let parts = parts.unsigned_abs();
+        write!(f, "{sign}{}.{:04}", parts / 10_000, parts % 10_000)
     }
 }
 
@@ -297,6 +327,15 @@ mod tests {
         let identity = identity(&headers, &team, "u", None, "");
         assert_eq!(identity.credentials, [("authorization", &b"a"[..]), ("authorization", b"b")]);
         assert_eq!(identity.headers, [("x-team", &b"red"[..])]);
+    }
+
+    #[test]
+    fn decimals_are_four() {
+        let all =
+            [(1.0, "1.0000"), (0.99996, "1.0000"), (0.8, "0.8000"), (0.0, "0.0000"), (-0.123_46, "-0.1235")];
+        for (value, text) in all {
+            assert_eq!(Decimal(value).to_string(), text);
+        }
     }
 
     #[test]
