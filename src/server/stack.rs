@@ -39,7 +39,7 @@ pub(super) fn clients(
 #[derive(Debug, Clone)]
 struct RequestIds {
     /// Tells this process's ids from another's.
-    process: u64,
+    process: Arc<str>,
     next: Arc<AtomicU64>,
 }
 
@@ -48,7 +48,7 @@ impl RequestIds {
         let mut random = [0; 8];
         // Without a random source the ids are merely not unique among processes.
         let _ = getrandom::fill(&mut random);
-        Self { process: u64::from_le_bytes(random), next: Arc::default() }
+        Self { process: format!("{:016x}-", u64::from_le_bytes(random)).into(), next: Arc::default() }
     }
 }
 
@@ -82,7 +82,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> S::Future {
         if !request.headers().contains_key(REQUEST_ID) {
             let number = self.ids.next.fetch_add(1, Ordering::Relaxed);
-            if let Ok(id) = HeaderValue::try_from(format!("{:016x}-{number:x}", self.ids.process)) {
+            if let Ok(id) = HeaderValue::try_from(format!("{}{number:x}", self.ids.process)) {
                 request.headers_mut().insert(REQUEST_ID, id);
             }
         }
