@@ -12,9 +12,11 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 ///
 /// Allocates only where something changes.
 pub fn normalise(prompt: &str) -> Cow<'_, str> {
-    let mut text = match is_nfc_quick(prompt.chars()) {
-        IsNormalized::Yes => Cow::Borrowed(prompt),
-        IsNormalized::No | IsNormalized::Maybe => Cow::Owned(prompt.nfc().collect::<String>()),
+    // ASCII is in NFC; most prompts are found so without a look at each character's properties.
+    let mut text = if prompt.is_ascii() || is_nfc_quick(prompt.chars()) == IsNormalized::Yes {
+        Cow::Borrowed(prompt)
+    } else {
+        Cow::Owned(prompt.nfc().collect::<String>())
     };
     if text.contains("\r\n") {
         text = Cow::Owned(text.replace("\r\n", "\n"));
