@@ -91,7 +91,7 @@ impl Proxy {
             return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
         }
         if query.directives.no_cache {
-            return self.fetch_alone(prepared, parts, body).await;
+            return Box::pin(self.fetch_alone(prepared, parts, body)).await;
         }
         let started = Instant::now();
         let mut timings = Timings::default();
@@ -102,12 +102,12 @@ impl Proxy {
             Err(miss) => miss,
         };
         if query.directives.only_if_cached {
-            return match self.semantic(prepared, exact, &mut timings).await {
+            return match Box::pin(self.semantic(prepared, exact, &mut timings)).await {
                 Ok(served) => Ok(served.answer(timings)),
                 Err(miss) => Err(Failure::new(ProxyError::OnlyIfCached, Outcome::miss(&miss, timings))),
             };
         }
-        self.coalesced(prepared, parts, body, exact, timings).await
+        Box::pin(self.coalesced(prepared, parts, body, exact, timings)).await
     }
 
     /// Joins the flight for the same thing, or leads it.
@@ -231,7 +231,7 @@ impl Proxy {
             (None, form) => form,
         };
         Ok(Fetch {
-            upstream: self.upstream.clone(),
+            upstream: Arc::clone(&self.upstream),
             cache: Arc::clone(&self.cache),
             parts,
             body: prepared.with_usage.clone().unwrap_or(body),

@@ -69,7 +69,7 @@ pub struct UpstreamHead {
 /// A request on its way upstream.
 pub struct Fetch {
     /// The way.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// Where the reply is stored.
     pub cache: Arc<Cache>,
     /// The request, its headers stripped.

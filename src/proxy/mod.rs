@@ -45,7 +45,7 @@ use crate::dialect::{Endpoint, Reply};
 #[derive(Clone)]
 pub struct Proxy {
     cache: Arc<Cache>,
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
     flights: Arc<Flights<FlightKey, Head, Option<Reply>>>,
     layouts: Arc<Layouts>,
     settings: Arc<Settings>,
@@ -123,7 +123,7 @@ impl Proxy {
         };
         Ok(Self {
             cache,
-            upstream: Upstream::new(config)?,
+            upstream: Arc::new(Upstream::new(config)?),
             flights: Arc::new(Flights::new(settings.max_entry_bytes)),
             layouts: Arc::new(Layouts::new()),
             settings: Arc::new(settings),
@@ -142,8 +142,10 @@ impl Proxy {
                 Err(Failure::new(error, Outcome::forwarded(Forward::Bypass)))
             }
             (&Method::POST, Some(endpoint)) => self.cacheable(endpoint, parts, incoming).await,
-            (&Method::POST, None) if parts.uri.path() == ask::PATH => self.ask(parts, incoming).await,
-            _ => self.other(parts, incoming).await,
+            (&Method::POST, None) if parts.uri.path() == ask::PATH => {
+                Box::pin(self.ask(parts, incoming)).await
+            }
+            _ => Box::pin(self.other(parts, incoming)).await,
         };
         let mut answered = answered.unwrap_or_else(|Failure(failed)| {
             Answered::new(failed.error.response(path.path()), failed.outcome)
@@ -180,7 +182,7 @@ impl Proxy {
         if only_if_cached {
             return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
         }
-        self.pass(parts, body, None, outcome).await
+        Box::pin(self.pass(parts, body, None, outcome)).await
     }
 
     /// Reads a body for caching, where that may be and it is not too large.
