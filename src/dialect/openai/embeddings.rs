@@ -48,7 +48,7 @@ pub(crate) fn gather(form: Form, body: &Bytes) -> Result<Reply, Unstorable> {
         return Err(malformed("a stream"));
     }
     let document: Document<'_> =
-        serde_json::from_slice(body).map_err(|error| Unstorable::Malformed(error.to_string()))?;
+        serde_json::from_slice(body).map_err(|error| Unstorable::malformed(&error))?;
     if document.error.is_some() {
         return Err(Unstorable::Error);
     }

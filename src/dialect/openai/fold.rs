@@ -35,7 +35,7 @@ pub(super) fn fold<C: Choice>(body: &[u8], object: &str) -> Result<Value, Unstor
             break;
         }
         let chunk: Map<String, Value> =
-            serde_json::from_slice(&event.data).map_err(|error| Unstorable::Malformed(error.to_string()))?;
+            serde_json::from_slice(&event.data).map_err(|error| Unstorable::malformed(&error))?;
         refuse_error(&chunk)?;
         for (name, value) in chunk {
             match (name.as_str(), value) {

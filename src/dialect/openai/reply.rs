@@ -12,8 +12,7 @@ use crate::dialect::{ReplayError, Unstorable, Usage};
 
 /// Reads a reply that came as one document. A report of an error is none.
 pub(super) fn parse(body: &[u8]) -> Result<Value, Unstorable> {
-    let document: Value =
-        serde_json::from_slice(body).map_err(|error| Unstorable::Malformed(error.to_string()))?;
+    let document: Value = serde_json::from_slice(body).map_err(|error| Unstorable::malformed(&error))?;
     refuse_error(document.as_object().ok_or_else(|| malformed("no JSON object"))?)?;
     Ok(document)
 }
@@ -31,6 +30,23 @@ pub(super) fn malformed(what: &str) -> Unstorable {
     Unstorable::Malformed(what.to_owned())
 }
 
+/// The error for a reply that ended for this reason. One that is not known may hold anything, and errors are
+/// logged.
+pub(super) fn incomplete(reason: &str) -> Unstorable {
+    const KNOWN: [&str; 8] = [
+        "cancelled",
+        "content_filter",
+        "in_progress",
+        "incomplete",
+        "length",
+        "max_output_tokens",
+        "max_tokens",
+        "queued",
+    ];
+    let known = KNOWN.contains(&reason);
+    Unstorable::Incomplete(if known { reason } else { "for a reason not known here" }.to_owned())
+}
+
 /// The choices of a reply, each with the reason why it ended, which must be a good one.
 pub(super) fn whole_choices(document: &Value) -> Result<&Vec<Value>, Unstorable> {
     let choices = document.get("choices").and_then(Value::as_array).ok_or_else(|| malformed("no choices"))?;
@@ -43,7 +59,7 @@ pub(super) fn whole_choices(document: &Value) -> Result<&Vec<Value>, Unstorable>
             Some(Value::String(reason)) => match reason.as_str() {
                 "stop" | "tool_calls" | "function_call" | "eos" | "eos_token" | "stop_sequence"
                 | "end_turn" => {}
-                _ => return Err(Unstorable::Incomplete(reason.clone())),
+                _ => return Err(incomplete(reason)),
             },
             Some(Value::Null) | None => return Err(Unstorable::Truncated),
             Some(_) => return Err(malformed("finish_reason")),

@@ -98,7 +98,7 @@ fn last_word(body: &[u8]) -> Result<Bytes, Unstorable> {
             break;
         }
         let read: Event<'_> =
-            serde_json::from_slice(&event.data).map_err(|error| Unstorable::Malformed(error.to_string()))?;
+            serde_json::from_slice(&event.data).map_err(|error| Unstorable::malformed(&error))?;
         if event.name == "error" || read.error.is_some() {
             return Err(Unstorable::Error);
         }
@@ -129,19 +129,19 @@ fn with_output(response: &RawValue, items: BTreeMap<u64, Value>) -> Result<Bytes
         output: Option<Vec<&'a RawValue>>,
     }
     let stated: Output<'_> =
-        serde_json::from_str(response.get()).map_err(|error| Unstorable::Malformed(error.to_string()))?;
+        serde_json::from_str(response.get()).map_err(|error| Unstorable::malformed(&error))?;
     if items.is_empty() || stated.output.is_some_and(|output| !output.is_empty()) {
         // A copy, since a slice would keep the whole stream in memory.
         return Ok(Bytes::copy_from_slice(response.get().as_bytes()));
     }
     let mut whole: Map<String, Value> =
-        serde_json::from_str(response.get()).map_err(|error| Unstorable::Malformed(error.to_string()))?;
+        serde_json::from_str(response.get()).map_err(|error| Unstorable::malformed(&error))?;
     whole.insert("output".to_owned(), items.into_values().collect());
     Ok(Bytes::from(Value::Object(whole).to_string()))
 }
 
 fn parse(value: &RawValue) -> Result<Value, Unstorable> {
-    serde_json::from_str(value.get()).map_err(|error| Unstorable::Malformed(error.to_string()))
+    serde_json::from_str(value.get()).map_err(|error| Unstorable::malformed(&error))
 }
 
 /// Whether a document is a whole reply, and what is in it.
@@ -152,7 +152,7 @@ fn judge(bytes: Bytes) -> Result<Reply, Unstorable> {
         Some("failed") => return Err(Unstorable::Error),
         Some(status) => {
             let reason = document.pointer("/incomplete_details/reason").and_then(Value::as_str);
-            return Err(Unstorable::Incomplete(reason.unwrap_or(status).to_owned()));
+            return Err(reply::incomplete(reason.unwrap_or(status)));
         }
         None => return Err(malformed("no status")),
     }
