@@ -345,22 +345,57 @@ async fn the_log_holds_no_credential_no_prompt_and_no_reply() {
     }
     asks.push(("/ask", json!({"query": "canary-question"})));
     asks.push(("/v1/models", json!({"canary-body": 1})));
+    for (path, name) in [("/v1/embeddings", "input"), ("/api/embed", "input"), ("/api/embeddings", "prompt")]
+    {
+        let mut body = json!({"model": "m"});
+        body[name] = json!("canary-text");
+        asks.push((path, body));
+    }
+    // Of the wrong kind or not known, where an error would like to show what it found.
+    let mut wrong = json!({"response": 5});
+    for name in
+        ["data", "embeddings", "message", "content", "choices", "output", "usage", "stop_reason", "done"]
+    {
+        wrong[name] = json!("canary");
+    }
+    let unknown = json!({
+        "choices": [{"message": {"content": "a"}, "text": "a", "finish_reason": "canary"}],
+        "status": "canary",
+        "output": [],
+        "done": true,
+        "done_reason": "canary",
+        "stop_reason": "canary",
+    });
+    let (document, events) = ("application/json", "text/event-stream");
+    let faults = [
+        Fault::none(),
+        Fault::error_inside(),
+        Fault::body(document, "{\"canary-reply\": "),
+        Fault::body(document, wrong.to_string()),
+        Fault::body(document, unknown.to_string()),
+        Fault::body(events, "data: {\"type\": \"response.completed\", \"output_index\": \"canary\"}\n\n"),
+        Fault::body(events, "data: {\"choices\": \"canary\", \"index\": \"canary\"}\n\n"),
+        Fault::body(events, "data: canary\n\n"),
+        Fault::body("application/x-ndjson", "{\"done\": \"canary\", \"response\": [\"canary\"]}\n"),
+    ];
     for (path, body) in asks {
-        for fault in
-            [Fault::none(), Fault::error_inside(), Fault::body("application/json", "{\"canary-reply\": ")]
-        {
+        for fault in faults.clone() {
             upstream.set_fault(fault);
             let ask = Ask::post(&format!("http://{}{path}?key=canary-query", serving.clients), &body);
             let ask = ["authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key"]
                 .iter()
                 .fold(ask, |ask, name| ask.header(name, "canary-credential"));
-            ask.header("x-rejoinder-namespace", "canary-namespace").send().await;
+            ask.header("cache-control", "no-cache")
+                .header("x-rejoinder-namespace", "canary-namespace")
+                .send()
+                .await;
         }
     }
     serving.signal("TERM").await;
     let (code, log) = serving.end().await;
     assert_eq!(code, Some(0));
-    assert!(log.lines().count() > 100, "the log was on");
+    let told = log.lines().filter(|line| line.contains("a reply is not stored")).count();
+    assert!(told > 50, "{told} replies: the log was on, and had something to say");
     let leaks: Vec<_> = log.lines().filter(|line| line.contains("canary")).take(5).collect();
     assert!(leaks.is_empty(), "{leaks:#?}");
 }
@@ -397,8 +432,6 @@ async fn a_line_for_each_request_says_what_happened_and_the_prompt_only_where_wa
 
 #[tokio::test]
 async fn the_log_is_json_where_nobody_looks_and_text_where_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let _ = folder;
     let mut command = serve("http://127.0.0.1:9");
     command.args(["--log-format", "text"]);
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
