@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
-use rejoinder::config::{Config, EmbedderKind, Log};
+use rejoinder::config::{Config, EmbedderKind, Embedding, Log};
 use rejoinder::server::Server;
 use rejoinder::simulated::Simulated;
 use serde_json::Value;
@@ -34,6 +35,8 @@ pub async fn proxy_with(upstream: &Simulated, customise: impl FnOnce(&mut Config
         admin_listen: free,
         embedder: EmbedderKind::Off,
         log: Log { requests: false, ..Log::default() },
+        // Embedding is slow in a build without optimisation, on a machine that runs many tests at once.
+        embedding: Embedding { timeout: Duration::from_secs(60), ..Embedding::default() },
         upstream: url,
         ..Config::default()
     };
