@@ -204,12 +204,12 @@ impl<K: Eq + Hash, H, R> Leader<K, H, R> {
             let mut state = self.flight.state.lock();
             state.published += chunk.len();
             state.chunks.push_back(chunk);
-            state.wake_readers();
             let outgrew = state.published > self.limit && !state.outgrown;
             if outgrew {
                 state.outgrown = true;
                 state.open = false;
             }
+            state.wake_readers();
             outgrew
         };
         if outgrew {
@@ -291,9 +291,10 @@ impl<H, R: Clone> Reader<H, R> {
         .await
     }
 
-    /// Waits for the end.
-    pub async fn end(&self) -> End<R> {
-        self.wait(|state| state.end.clone()).await
+    /// Waits for the end without reading. `None` where the flight outgrows what is kept for late readers: whoever
+    /// does not read then holds all others up, and must read or go.
+    pub async fn end(&self) -> Option<End<R>> {
+        self.wait(|state| state.end.clone().map(Some).or(state.outgrown.then_some(None))).await
     }
 
     /// The next chunk; `None` after the last, `Some(Err(()))` where the flight was cut off.
@@ -397,7 +398,7 @@ mod tests {
         leader.finish(End::Whole(7));
         for reader in [own, follower] {
             assert_eq!(read_all(&reader).await, (b"ab".to_vec(), None));
-            assert_eq!(reader.end().await, End::Whole(7));
+            assert_eq!(reader.end().await, Some(End::Whole(7)));
         }
         assert!(flights.is_empty());
     }
@@ -441,6 +442,7 @@ mod tests {
         leader.publish(chunk.clone()).await;
         assert!(matches!(flights.join(&1), Joined::Leader(..)));
         assert!(futures_pending(leader.publish(chunk.clone())).await);
+        assert_eq!(own.end().await, None);
         assert!(matches!(poll_fn(|cx| own.poll_chunk(cx)).await, Some(Ok(_))));
         leader.publish(Bytes::new()).await;
     }

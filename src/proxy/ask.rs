@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, Uri, request};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -76,20 +76,22 @@ impl Proxy {
                 let failed = |message: String| Failure::new(ProxyError::Upstream(message), outcome.clone());
                 let end = reader.end().await;
                 let reply = match end {
-                    End::Whole(Some(reply)) => reply,
-                    // Not stored, yet perhaps an answer: one stopped by length, say.
-                    End::Whole(None) if upstream.status.is_success() => {
-                        let body = Body::flight(reader, None)
+                    Some(End::Whole(Some(reply))) => reply,
+                    // Not stored, yet perhaps an answer: one stopped by length, or a very long one.
+                    Some(End::Whole(None)) | None if upstream.status.is_success() => {
+                        let body = Limited::new(Body::flight(reader, None), self.settings.max_request_bytes)
                             .collect()
                             .await
                             .map_err(|error| failed(error.to_string()))?;
                         unstored_reply(endpoint, &body.to_bytes())
                             .ok_or_else(|| failed("its reply could not be read".to_owned()))?
                     }
-                    End::Whole(None) => {
+                    Some(End::Whole(None)) | None => {
                         return Err(failed(format!("it answered with status {}", upstream.status)));
                     }
-                    End::Broken | End::Abandoned => return Err(failed("its reply was cut off".to_owned())),
+                    Some(End::Broken | End::Abandoned) => {
+                        return Err(failed("its reply was cut off".to_owned()));
+                    }
                 };
                 (reply, outcome)
             }

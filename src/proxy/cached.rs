@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::body::Body;
 use super::error::ProxyError;
 use super::fetch::{Fetch, FlightKey, FlightReader, Head, UpstreamHead};
-use super::headers::{REQUEST_ID, identity, shared};
+use super::headers::{REQUEST_ID, accepts_coding, identity, shared};
 use super::{Answered, Failure, Proxy};
 use crate::cache::coalesce::{End, Joined};
 use crate::cache::directives::Directives;
@@ -38,6 +38,15 @@ pub(super) struct Prepared {
 struct Served {
     hit: Hit,
     body: Bytes,
+}
+
+/// What became of waiting for another request's reply.
+enum Followed {
+    Answer(Result<Answer, Failure>),
+    /// The other was given up before it began.
+    Abandoned,
+    /// There is a reply, but not one that this request can have too.
+    Unshared,
 }
 
 /// What answers a request.
@@ -91,7 +100,8 @@ impl Proxy {
             return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
         }
         if query.directives.no_cache {
-            return Box::pin(self.fetch_alone(prepared, parts, body)).await;
+            let outcome = Outcome::forwarded(Forward::Request);
+            return Box::pin(self.fetch_alone(prepared, parts, body, outcome)).await;
         }
         let started = Instant::now();
         let mut timings = Timings::default();
@@ -128,8 +138,14 @@ impl Proxy {
         loop {
             match self.flights.join(&key) {
                 Joined::Follower(reader) => {
-                    if let Some(answer) = self.follow(prepared, reader, &exact, timings).await {
-                        return answer;
+                    match self.follow(prepared, &parts.headers, reader, &exact, timings).await {
+                        Followed::Answer(answer) => return answer,
+                        Followed::Abandoned => {}
+                        // Who waits in line for replies that none of the others can share waits for all of them.
+                        Followed::Unshared => {
+                            let outcome = Outcome::miss(&exact, timings);
+                            return self.fetch_alone(prepared, parts, body, outcome).await;
+                        }
                     }
                 }
                 Joined::Leader(leader, reader) => {
@@ -195,14 +211,14 @@ impl Proxy {
         }
     }
 
-    /// A request that must not share: the client wants a reply of its own (`no-cache`).
+    /// A request that does not share: the client wants a reply of its own (`no-cache`), or none could be shared.
     async fn fetch_alone(
         &self,
         prepared: &Prepared,
         parts: request::Parts,
         body: Bytes,
+        outcome: Outcome,
     ) -> Result<Answer, Failure> {
-        let outcome = Outcome::forwarded(Forward::Request);
         let (leader, reader) = self.flights.alone();
         let fetch = self
             .fetch(prepared, parts, body, None, outcome.clone())
@@ -245,47 +261,54 @@ impl Proxy {
         })
     }
 
-    /// Waits for another's reply. `None` where it was given up before it began: ask anew.
+    /// Waits for another's reply; `headers` are those of the request that waits.
     async fn follow(
         &self,
         prepared: &Prepared,
+        headers: &HeaderMap,
         reader: FlightReader,
         exact: &Miss,
         timings: Timings,
-    ) -> Option<Result<Answer, Failure>> {
+    ) -> Followed {
         let mut outcome = Outcome::miss(exact, timings);
         outcome.collapsed = true;
-        let head = reader.head().await?;
+        let Some(head) = reader.head().await else { return Followed::Abandoned };
         match head.as_ref() {
-            Head::Hit(hit) => {
-                let served = self.serve(prepared, hit.clone()).await.ok()?;
-                Some(Ok(served.answer(timings)))
-            }
-            Head::Failed(error) => Some(Err(Failure::new(error.clone(), outcome))),
+            Head::Hit(hit) => match self.serve(prepared, hit.clone()).await {
+                Ok(served) => Followed::Answer(Ok(served.answer(timings))),
+                Err(_) => Followed::Abandoned,
+            },
+            Head::Failed(error) => Followed::Answer(Err(Failure::new(error.clone(), outcome))),
             Head::Upstream(upstream) => {
                 outcome.reason = upstream.outcome.reason;
                 outcome.decision = upstream.outcome.decision;
-                if !upstream.status.is_success() || prepared.may_share(upstream.form) {
-                    return Some(Ok(Answer::Upstream(reader, Arc::clone(upstream), outcome)));
+                if prepared.may_share(upstream, headers) {
+                    return Followed::Answer(Ok(Answer::Upstream(reader, Arc::clone(upstream), outcome)));
                 }
-                // Where the reply cannot be given in another form, this request needs one of its own.
-                let End::Whole(Some(reply)) = reader.end().await else { return None };
-                let body = prepared.replay(&reply).ok()?;
-                Some(Ok(Answer::Gathered(reply, body, outcome)))
+                let Some(End::Whole(Some(reply))) = reader.end().await else { return Followed::Unshared };
+                match prepared.replay(&reply) {
+                    Ok(body) => Followed::Answer(Ok(Answer::Gathered(reply, body, outcome))),
+                    Err(_) => Followed::Unshared,
+                }
             }
         }
     }
 }
 
 impl Prepared {
-    /// Whether the bytes that another request's reply comes in are what this one asked for.
-    fn may_share(&self, form: Form) -> bool {
-        let same_form = match (self.form, form) {
+    /// Whether the bytes that another request's reply comes in are what this one asked for, in a coding that it
+    /// takes.
+    fn may_share(&self, upstream: &UpstreamHead, headers: &HeaderMap) -> bool {
+        let same_form = match (self.form, upstream.form) {
             (Form::Sse { usage: wanted }, Form::Sse { usage }) => usage || !wanted,
             (wanted, form) => wanted == form,
         };
-        // A Responses reply echoes fields of its own request.
-        same_form && self.query.endpoint != Endpoint::OpenAiResponses
+        // A Responses reply echoes fields of its own request. An error is one in any form.
+        let same = same_form && self.query.endpoint != Endpoint::OpenAiResponses;
+        let mut codings = upstream.headers.get_all(CONTENT_ENCODING).iter();
+        let coding_taken =
+            codings.all(|coding| coding.to_str().is_ok_and(|coding| accepts_coding(headers, coding)));
+        coding_taken && (same || !upstream.status.is_success())
     }
 
     fn replay(&self, reply: &Reply) -> Result<Bytes, ReplayError> {

@@ -6,8 +6,8 @@ use std::fmt::{self, Write as _};
 
 use bytes::BytesMut;
 use http::header::{
-    AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE,
-    EXPECT, HOST, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, COOKIE, EXPECT, HOST, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -128,6 +128,28 @@ pub fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|item| item.split(';').next().is_some_and(|item| item.trim().eq_ignore_ascii_case(token)))
+}
+
+/// Whether a client says that it takes this content coding (RFC 9110 §12.5.3). One that says nothing is taken at
+/// its word: many that do not decode say nothing, so that it gets none.
+pub fn accepts_coding(headers: &HeaderMap, coding: &str) -> bool {
+    let accepts = |wanted: &str| {
+        let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).find_map(|item| {
+            let mut parts = item.split(';').map(str::trim);
+            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+            let refused = parts.any(|parameter| {
+                let weight =
+                    parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+                weight
+                    .is_some_and(|(_, weight)| weight.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0))
+            });
+            named.then_some(!refused)
+        })
+    };
+    coding.split(',').map(str::trim).all(|coding| {
+        coding.eq_ignore_ascii_case("identity") || accepts(coding).or_else(|| accepts("*")).unwrap_or(false)
+    })
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -317,6 +339,20 @@ mod tests {
         // Trailers are asked for in the name of both.
         let hop = [("te", "trailers"), ("connection", "te")];
         assert_eq!(headers, map(&[&travel[..], &hop].concat()));
+    }
+
+    #[test]
+    fn a_coding_is_accepted_where_it_is_named_and_not_refused() {
+        let accepts =
+            |value: &'static str, coding| accepts_coding(&map(&[("accept-encoding", value)]), coding);
+        for value in ["gzip", "br, GZip;q=0.5", "*", "identity;q=0, *", "gzip;x=0", "gzip, *;q=0"] {
+            assert!(accepts(value, "gzip"), "{value}");
+        }
+        for value in ["", "br", "gzip;q=0", "*, gzip; Q=0.000", "x-gzip", "*;q=0", "identity"] {
+            assert!(!accepts(value, "gzip"), "{value}");
+        }
+        assert!(!accepts_coding(&HeaderMap::new(), "gzip") && accepts_coding(&HeaderMap::new(), "Identity"));
+        assert!(accepts("gzip, br", "gzip, br") && !accepts("gzip", "gzip, br"));
     }
 
     #[test]
