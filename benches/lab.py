@@ -111,7 +111,13 @@ class Program:
         return sum(int(one[11]) + int(one[12]) for one in fields) / TICKS
 
     def resident_mib(self):
-        return sum(int(stat_fields(pid)[21]) for pid in self.pids()) * PAGE_KIB / 1024
+        """Resident memory of the process (VmRSS), and what its children have for themselves."""
+        own, *children = self.pids()
+        kib = int(stat_fields(own)[21]) * PAGE_KIB
+        for child in children:
+            lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+            kib += sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+        return kib / 1024
 
     def stop(self):
         if self.process.poll() is None:
