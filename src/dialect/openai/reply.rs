@@ -33,9 +33,10 @@ pub(super) fn malformed(what: &str) -> Unstorable {
 /// The error for a reply that ended for this reason. One that is not known may hold anything, and errors are
 /// logged.
 pub(super) fn incomplete(reason: &str) -> Unstorable {
-    const KNOWN: [&str; 8] = [
+    const KNOWN: [&str; 9] = [
         "cancelled",
         "content_filter",
+        "error",
         "in_progress",
         "incomplete",
         "length",
