@@ -42,7 +42,7 @@ async fn ask(proxy: &Proxy, prompt: &str, headers: &[(&str, &str)]) -> Reply {
 /// The life left to the entry that served a hit, in seconds.
 fn ttl(hit: &Reply) -> u64 {
     let parameters = hit.cache_status().split("; ");
-    parameters.filter_map(|parameter| parameter.strip_prefix("ttl=")).next().unwrap().parse().unwrap()
+    parameters.find_map(|parameter| parameter.strip_prefix("ttl=")).unwrap().parse().unwrap()
 }
 
 /// The next reply of upstream says this, whatever was asked.

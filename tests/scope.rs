@@ -1,10 +1,15 @@
 //! A reply is served only to the scope that earned it: whatever can change a reply keeps requests apart, and what
 //! cannot does not.
 #![allow(
-    clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
+    clippy::items_after_statements,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::similar_names,
+    clippy::single_match_else,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    reason = "tables and helpers of tests"
 )]
 
 mod support;
@@ -77,7 +82,7 @@ fn changes(path: &str) -> Vec<(&'static str, Change)> {
                 ("tool_choice", |body| body["tool_choice"] = json!("none")),
                 ("reasoning_effort", |body| body["reasoning_effort"] = json!("low")),
                 ("an image", |body| {
-                    add_part(body, json!({"type": "image_url", "image_url": {"url": "data:,a"}}))
+                    add_part(body, json!({"type": "image_url", "image_url": {"url": "data:,a"}}));
                 }),
                 ("another image", |body| {
                     add_part(body, json!({"type": "image_url", "image_url": {"url": "data:,b"}}));

@@ -42,7 +42,7 @@ struct Served {
 
 /// What became of waiting for another request's reply.
 enum Followed {
-    Answer(Result<Answer, Failure>),
+    Answer(Box<Result<Answer, Failure>>),
     /// The other was given up before it began.
     Abandoned,
     /// There is a reply, but not one that this request can have too.
@@ -139,7 +139,7 @@ impl Proxy {
             match self.flights.join(&key) {
                 Joined::Follower(reader) => {
                     match self.follow(prepared, &parts.headers, reader, &exact, timings).await {
-                        Followed::Answer(answer) => return answer,
+                        Followed::Answer(answer) => return *answer,
                         Followed::Abandoned => {}
                         // Who waits in line for replies that none of the others can share waits for all of them.
                         Followed::Unshared => {
@@ -275,19 +275,23 @@ impl Proxy {
         let Some(head) = reader.head().await else { return Followed::Abandoned };
         match head.as_ref() {
             Head::Hit(hit) => match self.serve(prepared, hit.clone()).await {
-                Ok(served) => Followed::Answer(Ok(served.answer(timings))),
+                Ok(served) => Followed::Answer(Box::new(Ok(served.answer(timings)))),
                 Err(_) => Followed::Abandoned,
             },
-            Head::Failed(error) => Followed::Answer(Err(Failure::new(error.clone(), outcome))),
+            Head::Failed(error) => Followed::Answer(Box::new(Err(Failure::new(error.clone(), outcome)))),
             Head::Upstream(upstream) => {
                 outcome.reason = upstream.outcome.reason;
                 outcome.decision = upstream.outcome.decision;
                 if prepared.may_share(upstream, headers) {
-                    return Followed::Answer(Ok(Answer::Upstream(reader, Arc::clone(upstream), outcome)));
+                    return Followed::Answer(Box::new(Ok(Answer::Upstream(
+                        reader,
+                        Arc::clone(upstream),
+                        outcome,
+                    ))));
                 }
                 let Some(End::Whole(Some(reply))) = reader.end().await else { return Followed::Unshared };
                 match prepared.replay(&reply) {
-                    Ok(body) => Followed::Answer(Ok(Answer::Gathered(reply, body, outcome))),
+                    Ok(body) => Followed::Answer(Box::new(Ok(Answer::Gathered(reply, body, outcome)))),
                     Err(_) => Followed::Unshared,
                 }
             }

@@ -36,7 +36,7 @@ pub async fn proxy_with(upstream: &Simulated, customise: impl FnOnce(&mut Config
         embedder: EmbedderKind::Off,
         log: Log { requests: false, ..Log::default() },
         // Embedding is slow in a build without optimisation, on a machine that runs many tests at once.
-        embedding: Embedding { timeout: Duration::from_secs(60), ..Embedding::default() },
+        embedding: Embedding { timeout: Duration::from_mins(1), ..Embedding::default() },
         upstream: url,
         ..Config::default()
     };
