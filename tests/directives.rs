@@ -41,7 +41,7 @@ async fn ask(proxy: &Proxy, prompt: &str, headers: &[(&str, &str)]) -> Reply {
 
 /// The life left to the entry that served a hit, in seconds.
 fn ttl(hit: &Reply) -> u64 {
-    let parameters = hit.cache_status().split("; ");
+    let mut parameters = hit.cache_status().split("; ");
     parameters.find_map(|parameter| parameter.strip_prefix("ttl=")).unwrap().parse().unwrap()
 }
 
