@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tower::Service;
 use tracing::{debug, warn};
 
+use super::socket::Socket;
 use crate::config::Config;
 use crate::proxy::body::Body;
 use crate::telemetry::Metrics;
@@ -37,6 +38,7 @@ pub(super) struct Settings {
     max_connections: usize,
     max_head_bytes: usize,
     request_head: Duration,
+    idle: Duration,
 }
 
 /// How long to wait after the system had no resources for another connection, so as not to spin.
@@ -51,6 +53,7 @@ impl Settings {
             max_connections: config.limits.max_connections.min(Semaphore::MAX_PERMITS),
             max_head_bytes: config.limits.max_head_bytes.as_usize().max(MIN_HEAD_BYTES),
             request_head: config.timeouts.request_head,
+            idle: config.timeouts.idle,
         }
     }
 
@@ -107,7 +110,7 @@ where
             let connection = graceful.watch(
                 builder
                     .serve_connection_with_upgrades(
-                        prepare(stream),
+                        prepare(stream, &settings),
                         TowerToHyperService::new(service.clone()),
                     )
                     .into_owned(),
@@ -131,8 +134,8 @@ where
     }
 }
 
-fn prepare(stream: TcpStream) -> TokioIo<TcpStream> {
+fn prepare(stream: TcpStream, settings: &Settings) -> TokioIo<Socket> {
     // Small chunks of a stream go out at once; a socket that cannot be told so still works.
     let _ = stream.set_nodelay(true);
-    TokioIo::new(stream)
+    TokioIo::new(Socket::new(stream, settings.request_head, settings.idle))
 }
