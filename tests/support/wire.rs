@@ -66,6 +66,11 @@ impl Wire {
         soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
+    /// Writes all of it, unless the other side is gone.
+    pub async fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
     /// Writes as much as goes without waiting; how much that was.
     pub fn try_send(&self, bytes: &[u8]) -> usize {
         self.stream.try_write(bytes).unwrap_or_default()
@@ -102,6 +107,15 @@ impl Wire {
         }
         let rest = self.received.split_off(count);
         std::mem::replace(&mut self.received, rest)
+    }
+
+    /// What has come so far.
+    pub fn arrived(&mut self) -> String {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = self.stream.try_read(&mut buffer) {
+            self.received.extend_from_slice(&buffer[..read]);
+        }
+        String::from_utf8_lossy(&self.received).into_owned()
     }
 
     /// Reads to the end; an end by a reset is one too.
