@@ -14,6 +14,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tower::Service;
 use tracing::{debug, warn};
 
@@ -83,12 +84,14 @@ where
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
-    /// Accepts and serves until told to stop, then until the last request is finished.
+    /// Accepts and serves until told to stop, then until the last request is finished. Dropped before, it closes all
+    /// connections.
     pub(super) async fn run(self) {
         let Self { socket, settings, mut stopping, service, connections } = self;
         let builder = settings.builder();
         let permits = Arc::new(Semaphore::new(settings.max_connections));
         let graceful = GracefulShutdown::new();
+        let mut open = JoinSet::new();
         loop {
             // Beyond the limit, connections wait in the system's queue rather than in our memory.
             let permit = tokio::select! {
@@ -116,7 +119,8 @@ where
                     .into_owned(),
             );
             let counted = connections.clone();
-            tokio::spawn(async move {
+            while open.try_join_next().is_some() {}
+            open.spawn(async move {
                 if let Some(metrics) = &counted {
                     metrics.connections().inc();
                 }

@@ -133,15 +133,17 @@ impl Server {
 
     /// Stops accepting, lets open requests finish for at most the configured time, and writes the store out.
     /// Readiness falls first; the admin listener stops last.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(mut self) {
         // A listener that is gone already need not hear.
         let _ = self.stopping.send(true);
-        if tokio::time::timeout(self.drain, self.clients).await.is_err() {
+        if tokio::time::timeout(self.drain, &mut self.clients).await.is_err() {
             warn!(after = ?self.drain, "requests were still open; closing their connections");
+            self.clients.abort();
         }
         let _ = self.stopped.send(true);
-        if tokio::time::timeout(ADMIN_DRAIN, self.operators).await.is_err() {
+        if tokio::time::timeout(ADMIN_DRAIN, &mut self.operators).await.is_err() {
             warn!("operators' requests were still open; closing their connections");
+            self.operators.abort();
         }
         if let Err(error) = self.cache.store().close().await {
             warn!(%error, "the store was not written out whole");
