@@ -1,6 +1,7 @@
 //! Every setting once: its type, default and meaning, and how flag, environment, file and default merge.
 //!
-//! Called by `cli`, which hands the finished [`Config`] down. Nothing else reads the environment or a file.
+//! Called by `cli`, which hands the finished [`Config`] down. Nothing else reads the environment or a file, but
+//! for `RUST_LOG`, which the log takes as every Rust program does.
 
 mod file;
 mod secret;
@@ -8,12 +9,14 @@ mod units;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use http::{HeaderName, HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
+
+use crate::store::StoreOptions;
 
 pub use file::{FileConfig, FileError};
 pub use secret::Secret;
@@ -127,7 +130,7 @@ pub struct Config {
     pub embedder_url: Uri,
     /// The model of a remote embedder.
     pub embedder_model: String,
-    /// The key of a remote embedder; from the environment alone.
+    /// The key of a remote embedder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedder_api_key: Option<Secret>,
     /// Cosine similarity from which an entry is a candidate.
@@ -162,7 +165,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// Needed for another than a loopback address, and honoured on loopback too.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "secret::of_file")]
     pub token: Option<Secret>,
     /// Names under which a browser may reach the admin listener, besides its address and localhost.
     pub hosts: Vec<String>,
@@ -376,11 +379,6 @@ impl Config {
         Self::merge(flags, file, environment)
     }
 
-    /// The configuration of a file alone, with secrets of the environment, for `check-config FILE`.
-    pub fn of_file(path: &Path, environment: Environment<'_>) -> Result<Self, ConfigError> {
-        Self::merge(Flags::default(), FileConfig::read(path)?, environment)
-    }
-
     fn merge(flags: Flags, mut file: FileConfig, environment: Environment<'_>) -> Result<Self, ConfigError> {
         let source = std::mem::take(&mut file.source);
         let secrets = Secrets {
@@ -456,6 +454,38 @@ impl Config {
                 self.admin_listen
             );
             return Some(("admin_listen", reason));
+        }
+        let limits = &self.limits;
+        for (key, limit) in [
+            ("max_connections", limits.max_connections as u64),
+            ("max_upstream_requests", limits.max_upstream_requests as u64),
+            ("max_entries", limits.max_entries),
+        ] {
+            if limit == 0 {
+                return Some((
+                    key,
+                    "with 0 nothing could be served; leave the key out for the default".to_owned(),
+                ));
+            }
+        }
+        if limits.max_bytes.0 < StoreOptions::LEAST_BYTES {
+            return Some((
+                "max_bytes",
+                format!("the store needs {} bytes at least", StoreOptions::LEAST_BYTES),
+            ));
+        }
+        for (key, wait) in [
+            ("connect", self.timeouts.connect),
+            ("first_byte", self.timeouts.first_byte),
+            ("idle", self.timeouts.idle),
+            ("request_head", self.timeouts.request_head),
+        ] {
+            if wait.is_zero() {
+                return Some((
+                    key,
+                    "with 0 every request would fail; leave the key out for the default".to_owned(),
+                ));
+            }
         }
         if self.ttl.is_zero() {
             return Some((

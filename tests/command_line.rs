@@ -163,8 +163,8 @@ async fn a_wrong_configuration_is_exit_code_2_with_key_line_and_reason() {
         ("[nowhere]\nx = 1", 1, "nowhere", "unknown field"),
         ("ttl = \"1h\"\nttl = \"2h\"", 2, "ttl", "duplicate key"),
         ("secret = \"canary\" oops", 1, "secret", ""),
-        ("secret = [\"canary\"]", 1, "secret", "invalid type"),
-        ("[admin]\ntoken = 5", 2, "token", "invalid type"),
+        ("secret = [\"canary\"]", 1, "secret", "a secret is a string"),
+        ("[admin]\ntoken = 5", 2, "token", "a secret is a string"),
     ] {
         let path = file(folder.path(), text);
         for arguments in [&["check-config", &path][..], &["serve", "--config", &path]] {

@@ -1,5 +1,10 @@
 //! No client and no upstream can make the proxy wait for ever, take without bound, or take one message for another.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![allow(
+    clippy::items_after_statements,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test"
+)]
 
 mod support;
 
@@ -204,7 +209,8 @@ async fn a_reply_of_any_depth_is_relayed() {
         }
     }
     // And of any number of names, lines and events, up to the size that is looked at.
-    let wide = format!("{{{}\"z\":1}}", (0..50_000).map(|n| format!("\"{n}\":[],")).collect::<String>());
+    let members: Vec<_> = (0..50_000).map(|n| format!("\"{n}\":[]")).collect();
+    let wide = format!("{{{},\"z\":1}}", members.join(","));
     let (path, body) = generating("wide").remove(0);
     upstream.set_fault(Fault::body("application/json", wide.clone()));
     assert!(soon(proxy.post(path, &body).send()).await.text() == wide);

@@ -246,6 +246,18 @@ async fn id_and_time_are_fresh_but_for_the_id_of_a_response() {
 }
 
 #[tokio::test]
+async fn a_response_that_upstream_does_not_keep_is_not_given_to_others() {
+    let upstream = upstream().await;
+    let proxy = proxy(&upstream).await;
+    // Its id means nothing to upstream, so that whoever got it could not go on by previous_response_id.
+    let unkept = json!({"model": "llama3.2", "input": QUESTION, "store": false});
+    for _ in 0..2 {
+        assert_eq!(proxy.post("/v1/responses", &unkept).send().await.layer(), None);
+    }
+    assert_eq!(upstream.count(), 2);
+}
+
+#[tokio::test]
 async fn a_response_echoes_the_callers_own_fields() {
     let upstream = upstream().await;
     let proxy = proxy(&upstream).await;
@@ -258,14 +270,14 @@ async fn a_response_echoes_the_callers_own_fields() {
         ["metadata", "user", "store", "prompt_cache_key", "safety_identifier"]
             .map(|name| response[name].clone())
     };
-    let first =
-        json!({"metadata": {"whose": "first"}, "user": "first", "store": false, "safety_identifier": "1"});
-    let second = json!({"metadata": {"whose": "second"}, "user": "second", "prompt_cache_key": "2"});
+    let first = json!({"metadata": {"whose": "first"}, "user": "first", "safety_identifier": "1"});
+    let second =
+        json!({"metadata": {"whose": "second"}, "user": "second", "store": false, "prompt_cache_key": "2"});
 
     let miss = ask(false, first).send().await;
     assert_eq!(miss.layer(), None);
     assert_eq!(echoed(&miss.json())[1], "first");
-    let expected = [json!({"whose": "second"}), json!("second"), json!(true), json!("2"), Value::Null];
+    let expected = [json!({"whose": "second"}), json!("second"), json!(false), json!("2"), Value::Null];
     let hit = ask(false, second.clone()).send().await;
     assert_eq!(hit.layer(), Some("exact"));
     assert_eq!(echoed(&hit.json()), expected);

@@ -15,6 +15,7 @@ use std::future::poll_fn;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -45,6 +46,8 @@ struct State<H, R> {
     dropped: usize,
     /// Bytes published so far.
     published: usize,
+    /// Bytes in `chunks`.
+    kept: usize,
     end: Option<End<R>>,
     open: bool,
     outgrown: bool,
@@ -143,6 +146,7 @@ impl<K: Clone + Eq + Hash, H, R: Clone> Flights<K, H, R> {
             chunks: std::collections::VecDeque::new(),
             dropped: 0,
             published: 0,
+            kept: 0,
             end: None,
             open: true,
             outgrown: false,
@@ -184,9 +188,24 @@ impl<H, R> State<H, R> {
     /// Drops what all readers have read, in a flight that nobody can join any more.
     fn drop_read(&mut self) {
         let slowest = self.readers.values().map(|reader| reader.position).min().unwrap_or(usize::MAX);
-        while self.dropped < slowest && self.chunks.pop_front().is_some() {
+        while self.dropped < slowest
+            && let Some(chunk) = self.chunks.pop_front()
+        {
             self.dropped += 1;
+            self.kept -= chunk.len();
         }
+    }
+
+    /// Takes the slowest readers out; they see a cut.
+    fn cut_slowest(&mut self) {
+        let slowest = self.readers.values().map(|reader| reader.position).min();
+        self.readers.retain(|_, reader| {
+            let stays = Some(reader.position) != slowest;
+            if !stays && let Some(waker) = reader.waker.take() {
+                waker.wake();
+            }
+            stays
+        });
     }
 }
 
@@ -198,11 +217,13 @@ impl<K: Eq + Hash, H, R> Leader<K, H, R> {
         state.wake_readers();
     }
 
-    /// Publishes a chunk; in a flight that outgrew its limit, waits until the slowest reader is near.
-    pub async fn publish(&self, chunk: Bytes) {
+    /// Publishes a chunk; in a flight that outgrew its limit, waits until the slowest reader is near. One that
+    /// keeps all others waiting for longer than `patience` is cut off.
+    pub async fn publish(&self, chunk: Bytes, patience: Duration) {
         let outgrew = {
             let mut state = self.flight.state.lock();
             state.published += chunk.len();
+            state.kept += chunk.len();
             state.chunks.push_back(chunk);
             let outgrew = state.published > self.limit && !state.outgrown;
             if outgrew {
@@ -215,19 +236,26 @@ impl<K: Eq + Hash, H, R> Leader<K, H, R> {
         if outgrew {
             self.unregister();
         }
-        poll_fn(|cx| {
-            let mut state = self.flight.state.lock();
-            if !state.outgrown {
-                return Poll::Ready(());
-            }
-            state.drop_read();
-            if state.readers.is_empty() || state.chunks.iter().map(Bytes::len).sum::<usize>() <= WINDOW {
-                return Poll::Ready(());
-            }
-            state.leader = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        if self.poll_room(None).is_ready() {
+            return;
+        }
+        while tokio::time::timeout(patience, poll_fn(|cx| self.poll_room(Some(cx)))).await.is_err() {
+            self.flight.state.lock().cut_slowest();
+        }
+    }
+
+    /// Ready when the slowest reader is near, or nobody need be waited for.
+    fn poll_room(&self, cx: Option<&mut Context<'_>>) -> Poll<()> {
+        let mut state = self.flight.state.lock();
+        if !state.outgrown {
+            return Poll::Ready(());
+        }
+        state.drop_read();
+        if state.readers.is_empty() || state.kept <= WINDOW {
+            return Poll::Ready(());
+        }
+        state.leader = cx.map(|cx| cx.waker().clone());
+        Poll::Pending
     }
 
     /// Ends the flight; nobody joins it from here on.
@@ -246,11 +274,6 @@ impl<K: Eq + Hash, H, R> Leader<K, H, R> {
             Poll::Pending
         })
         .await;
-    }
-
-    /// Whether the flight outgrew what is kept for late readers.
-    pub fn is_outgrown(&self) -> bool {
-        self.flight.state.lock().outgrown
     }
 
     fn end(&self, end: End<R>) {
@@ -359,6 +382,8 @@ pub struct Cut;
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(10);
+
     type TestFlights = Flights<u8, &'static str, u32>;
 
     async fn read_all(reader: &Reader<&'static str, u32>) -> (Vec<u8>, Option<Cut>) {
@@ -391,10 +416,10 @@ mod tests {
         let flights = TestFlights::new(1000);
         let (leader, own) = lead(&flights, 1);
         leader.begin("head");
-        leader.publish(Bytes::from_static(b"a")).await;
+        leader.publish(Bytes::from_static(b"a"), PATIENCE).await;
         let follower = follow(&flights, 1);
         assert_eq!(follower.head().await.as_deref(), Some(&"head"));
-        leader.publish(Bytes::from_static(b"b")).await;
+        leader.publish(Bytes::from_static(b"b"), PATIENCE).await;
         leader.finish(End::Whole(7));
         for reader in [own, follower] {
             assert_eq!(read_all(&reader).await, (b"ab".to_vec(), None));
@@ -412,7 +437,7 @@ mod tests {
         assert_eq!(follower.head().await, None);
         let (leader, own) = lead(&flights, 1);
         leader.begin("head");
-        leader.publish(Bytes::from_static(b"a")).await;
+        leader.publish(Bytes::from_static(b"a"), PATIENCE).await;
         drop(leader);
         assert_eq!(read_all(&own).await, (b"a".to_vec(), Some(Cut)));
     }
@@ -439,12 +464,28 @@ mod tests {
         let (leader, own) = lead(&flights, 1);
         leader.begin("head");
         let chunk = Bytes::from(vec![b'x'; WINDOW]);
-        leader.publish(chunk.clone()).await;
+        leader.publish(chunk.clone(), PATIENCE).await;
         assert!(matches!(flights.join(&1), Joined::Leader(..)));
-        assert!(futures_pending(leader.publish(chunk.clone())).await);
+        assert!(futures_pending(leader.publish(chunk.clone(), PATIENCE)).await);
         assert_eq!(own.end().await, None);
         assert!(matches!(poll_fn(|cx| own.poll_chunk(cx)).await, Some(Ok(_))));
-        leader.publish(Bytes::new()).await;
+        leader.publish(Bytes::new(), PATIENCE).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_does_not_read_is_cut_off_and_the_others_go_on() {
+        let flights = TestFlights::new(10);
+        let (leader, reads) = lead(&flights, 1);
+        let stalls = follow(&flights, 1);
+        leader.begin("head");
+        let chunk = Bytes::from(vec![b'x'; WINDOW]);
+        for _ in 0..3 {
+            leader.publish(chunk.clone(), PATIENCE).await;
+            assert!(matches!(poll_fn(|cx| reads.poll_chunk(cx)).await, Some(Ok(_))));
+        }
+        leader.finish(End::Whole(1));
+        assert_eq!(read_all(&reads).await, (Vec::new(), None));
+        assert_eq!(read_all(&stalls).await, (Vec::new(), Some(Cut)));
     }
 
     async fn futures_pending(future: impl Future<Output = ()>) -> bool {

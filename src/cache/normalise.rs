@@ -1,7 +1,7 @@
 //! Normalisation of a prompt for the exact key: two spellings of one prompt become one, and nothing that may
 //! carry meaning is lost (INTERFACE.md, "What is cached").
 //!
-//! Called by [`super::key`].
+//! Called by [`super`].
 
 use std::borrow::Cow;
 

@@ -8,7 +8,8 @@ use http::Uri;
 use serde::Deserialize;
 
 use super::{
-    Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Secret, Timeouts, units,
+    Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Secret, Timeouts, secret,
+    units,
 };
 
 /// What a file sets. A key it does not have is left to the default; one that nobody knows is an error.
@@ -24,11 +25,13 @@ pub struct FileConfig {
     #[serde(deserialize_with = "units::optional_uri")]
     pub(super) embedder_url: Option<Uri>,
     pub(super) embedder_model: Option<String>,
+    #[serde(deserialize_with = "secret::of_file")]
     pub(super) embedder_api_key: Option<Secret>,
     pub(super) similarity_threshold: Option<f32>,
     #[serde(deserialize_with = "units::duration::option::deserialize")]
     pub(super) ttl: Option<Duration>,
     pub(super) log_format: Option<LogFormat>,
+    #[serde(deserialize_with = "secret::of_file")]
     pub(super) secret: Option<Secret>,
     pub(super) admin: Admin,
     pub(super) cache: CacheSettings,
@@ -88,7 +91,8 @@ impl FileConfig {
                 let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;
                 // A value's own error does not name its key; the line does.
                 let at = text.lines().nth(line - 1).unwrap_or_default().trim();
-                let key = at.split_once('=').map_or(at, |(key, _)| key.trim());
+                // No more of the line than its first word: what follows may be a secret.
+                let key = at.split(['=', ' ', '\t']).next().unwrap_or_default();
                 let message = format!("{key}: {}", error.message());
                 Err(FileError::Parse { path: path.to_owned(), line, message })
             }

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -95,6 +97,36 @@ fn secrets_come_from_the_environment_or_a_file_and_are_never_shown() {
             .to_string()
             .starts_with("REJOINDER_SECRET_FILE: cannot read")
     );
+}
+
+#[test]
+fn an_empty_secret_is_none_and_a_wrong_one_is_not_shown() {
+    assert_eq!(parse("secret = \"\"\nadmin.token = \"\"").unwrap().admin.token, None);
+    assert!(error("admin_listen = \"0.0.0.0:1\"\nadmin.token = \"\"").contains("no admin token is set"));
+    for text in [
+        "admin.token = 123456",
+        "admin.token hunter2 123456",
+        "secret = 123456",
+        "embedder_api_key = [123456]",
+    ] {
+        let error = error(text);
+        assert!(!error.contains("123456") && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn what_could_not_serve_is_refused() {
+    for text in [
+        "[limits]\nmax_connections = 0",
+        "[limits]\nmax_upstream_requests = 0",
+        "[limits]\nmax_entries = 0",
+        "[limits]\nmax_bytes = 5",
+        "[timeouts]\nfirst_byte = 0",
+        "[timeouts]\nconnect = 0",
+        "[timeouts]\nidle = 0",
+    ] {
+        assert!(error(text).starts_with("rejoinder.toml:2: "), "{}", error(text));
+    }
 }
 
 #[test]

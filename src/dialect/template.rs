@@ -1,7 +1,7 @@
 //! A reply laid out once, with slots for what differs at each replay: a fresh id, the time, the caller's own
 //! values of echoed fields.
 //!
-//! The dialects build a [`Template`] with a [`Writer`]; `cache` keeps it beside the entry; `proxy` renders it.
+//! The dialects build a [`Template`] with a [`Writer`]; `proxy` keeps it as long as it is asked for, and renders it.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;

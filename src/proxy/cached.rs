@@ -130,10 +130,11 @@ impl Proxy {
         mut timings: Timings,
     ) -> Result<Answer, Failure> {
         let query = &prepared.query;
-        let key = FlightKey {
+        let mut key = FlightKey {
             key: query.key,
             threshold: query.directives.threshold.map(f32::to_bits),
             max_age: query.directives.max_age,
+            form: None,
         };
         loop {
             match self.flights.join(&key) {
@@ -141,7 +142,13 @@ impl Proxy {
                     match self.follow(prepared, &parts.headers, reader, &exact, timings).await {
                         Followed::Answer(answer) => return *answer,
                         Followed::Abandoned => {}
-                        // Who waits in line for replies that none of the others can share waits for all of them.
+                        // Those who want it in the same form can still share one; whoever could not even so asks
+                        // alone, for in line they would wait for all the others.
+                        Followed::Unshared
+                            if key.form.is_none() && query.endpoint != Endpoint::OpenAiResponses =>
+                        {
+                            key.form = Some(prepared.form);
+                        }
                         Followed::Unshared => {
                             let outcome = Outcome::miss(&exact, timings);
                             return self.fetch_alone(prepared, parts, body, outcome).await;
@@ -255,6 +262,7 @@ impl Proxy {
             query: prepared.query.clone(),
             place,
             outcome,
+            storable: prepared.is_storable(),
             limit: self.settings.max_entry_bytes,
             idle: self.settings.idle,
             permit: self.upstream.permit()?,
@@ -270,18 +278,20 @@ impl Proxy {
         exact: &Miss,
         timings: Timings,
     ) -> Followed {
-        let mut outcome = Outcome::miss(exact, timings);
-        outcome.collapsed = true;
+        let collapsed =
+            |outcome: &Outcome| Outcome { collapsed: true, stored: false, timings, ..outcome.clone() };
         let Some(head) = reader.head().await else { return Followed::Abandoned };
         match head.as_ref() {
             Head::Hit(hit) => match self.serve(prepared, hit.clone()).await {
                 Ok(served) => Followed::Answer(Box::new(Ok(served.answer(timings)))),
                 Err(_) => Followed::Abandoned,
             },
-            Head::Failed(error) => Followed::Answer(Box::new(Err(Failure::new(error.clone(), outcome)))),
+            Head::Failed(error) => {
+                let outcome = collapsed(&Outcome::miss(exact, timings));
+                Followed::Answer(Box::new(Err(Failure::new(error.clone(), outcome))))
+            }
             Head::Upstream(upstream) => {
-                outcome.reason = upstream.outcome.reason;
-                outcome.decision = upstream.outcome.decision;
+                let outcome = collapsed(&upstream.outcome);
                 if prepared.may_share(upstream, headers) {
                     return Followed::Answer(Box::new(Ok(Answer::Upstream(
                         reader,
@@ -300,6 +310,13 @@ impl Proxy {
 }
 
 impl Prepared {
+    /// Whether the reply may be given to others. The id of a Responses reply that upstream was asked not to keep
+    /// means nothing there, and a later `previous_response_id` would fail.
+    fn is_storable(&self) -> bool {
+        let kept_upstream = self.echo.get("store") != Some(&serde_json::Value::Bool(false));
+        kept_upstream || self.query.endpoint != Endpoint::OpenAiResponses
+    }
+
     /// Whether the bytes that another request's reply comes in are what this one asked for, in a coding that it
     /// takes.
     fn may_share(&self, upstream: &UpstreamHead, headers: &HeaderMap) -> bool {
@@ -307,8 +324,12 @@ impl Prepared {
             (Form::Sse { usage: wanted }, Form::Sse { usage }) => usage || !wanted,
             (wanted, form) => wanted == form,
         };
-        // A Responses reply echoes fields of its own request. An error is one in any form.
-        let same = same_form && self.query.endpoint != Endpoint::OpenAiResponses;
+        // Usage cannot be taken out of coded bytes. A Responses reply echoes fields of its own request. An error
+        // is one in any form.
+        let usage_unasked =
+            matches!((self.form, upstream.form), (Form::Sse { usage: false }, Form::Sse { usage: true }));
+        let coded = upstream.headers.contains_key(CONTENT_ENCODING);
+        let same = same_form && !(usage_unasked && coded) && self.query.endpoint != Endpoint::OpenAiResponses;
         let mut codings = upstream.headers.get_all(CONTENT_ENCODING).iter();
         let coding_taken =
             codings.all(|coding| coding.to_str().is_ok_and(|coding| accepts_coding(headers, coding)));

@@ -35,6 +35,8 @@ pub struct FlightKey {
     pub threshold: Option<u32>,
     /// The `max-age` asked for.
     pub max_age: Option<Duration>,
+    /// The form, among those who found that they cannot share a reply of another.
+    pub form: Option<Form>,
 }
 
 /// The publishing side.
@@ -66,6 +68,10 @@ pub struct UpstreamHead {
     pub outcome: Outcome,
 }
 
+/// How many times the size of its document a stream may have and still be gathered: each token comes in a chunk
+/// of its own.
+const STREAM_FRAMING: usize = 16;
+
 /// A request on its way upstream.
 pub struct Fetch {
     /// The way.
@@ -84,6 +90,8 @@ pub struct Fetch {
     pub place: Option<Placed>,
     /// What happened so far.
     pub outcome: Outcome,
+    /// Whether the reply may be stored, as far as the request tells.
+    pub storable: bool,
     /// The largest reply that is stored.
     pub limit: usize,
     /// How long upstream may pause.
@@ -104,8 +112,20 @@ impl Fetch {
     /// Fetches, and publishes into the flight.
     pub async fn run(self, leader: FlightLeader) {
         let started = Instant::now();
-        let Self { upstream, cache, parts, body, form, query, place, mut outcome, limit, idle, permit } =
-            self;
+        let Self {
+            upstream,
+            cache,
+            parts,
+            body,
+            form,
+            query,
+            place,
+            mut outcome,
+            storable,
+            limit,
+            idle,
+            permit,
+        } = self;
         let sent = tokio::select! {
             sent = upstream.send(parts, Body::Whole(body)) => sent,
             () = leader.deserted() => return,
@@ -120,7 +140,7 @@ impl Fetch {
         };
         outcome.timings.upstream = Some(started.elapsed());
         note_credentials(&cache, &query, response.status());
-        let gathering = Gathering::of(&response, form, &query);
+        let gathering = Gathering::of(&response, form, &query).filter(|_| storable);
         let (parts, body) = response.into_parts();
         let mut headers = parts.headers;
         strip_response(&mut headers);
@@ -152,7 +172,7 @@ impl Gathering {
         let headers = response.headers();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let no_store = headers.get_all(CACHE_CONTROL).iter().any(|value| {
-            let value = value.to_str().unwrap_or_default();
+            let value = String::from_utf8_lossy(value.as_bytes());
             value.split(',').any(|directive| directive.trim().eq_ignore_ascii_case("no-store"))
         });
         let form = Form::of_media_type(text(CONTENT_TYPE)?)?;
@@ -165,7 +185,9 @@ impl Gathering {
         Some(Self { form, coding, body: Some(BytesMut::new()) })
     }
 
+    /// Takes a chunk of a reply whose document may have `limit` bytes.
     fn add(&mut self, chunk: &Bytes, limit: usize) {
+        let limit = if self.form.is_stream() { limit.saturating_mul(STREAM_FRAMING) } else { limit };
         if let Some(body) = &mut self.body {
             if body.len() + chunk.len() > limit {
                 self.body = None;
@@ -213,7 +235,7 @@ impl Transfer {
         }
         self.leader.begin(Head::Upstream(Arc::new(head)));
         for chunk in chunks {
-            self.leader.publish(chunk).await;
+            self.leader.publish(chunk, self.idle).await;
         }
         match ended {
             Some(Ended::Whole) => self.leader.finish(End::Whole(reply)),
@@ -232,7 +254,7 @@ impl Transfer {
     async fn pass_on(mut self) {
         loop {
             match self.next().await {
-                Ok(chunk) => self.leader.publish(chunk).await,
+                Ok(chunk) => self.leader.publish(chunk, self.idle).await,
                 Err(Ended::Whole) => break,
                 Err(Ended::Broken | Ended::Deserted) => return self.leader.finish(End::Broken),
             }
@@ -282,11 +304,13 @@ impl Transfer {
     fn gathered(&mut self) -> Option<Reply> {
         let Gathering { form, coding, body } = self.gathering.take()?;
         let body = body?.freeze();
-        let plain = decode(coding.as_deref(), &body, self.limit)
+        let limit = if form.is_stream() { self.limit.saturating_mul(STREAM_FRAMING) } else { self.limit };
+        let plain = decode(coding.as_deref(), &body, limit)
             .inspect_err(|error| debug!(%error, "a reply is not stored"))
             .ok()?;
         let gathered = self.query.endpoint.gather(form, &plain);
-        gathered.inspect_err(|reason| debug!(%reason, "a reply is not stored")).ok()
+        let reply = gathered.inspect_err(|reason| debug!(%reason, "a reply is not stored")).ok()?;
+        (reply.document.len() <= self.limit).then_some(reply)
     }
 }
 

@@ -78,7 +78,7 @@ enum Read {
 pub struct Answered {
     /// The response.
     pub response: Response<Body>,
-    /// What happened; `None` where nothing was asked of cache or upstream.
+    /// What happened.
     pub outcome: Outcome,
 }
 
