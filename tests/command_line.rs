@@ -441,3 +441,32 @@ async fn the_log_is_json_where_nobody_looks_and_text_where_asked_for() {
     assert!(!line.contains('\u{1b}'), "no colours where nobody looks: {line:?}");
     child.kill().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_demo_shows_each_case_and_ends_with_0() {
+    let (code, printed, error) = run(&["demo"]).await;
+    assert_eq!(code, Some(0), "{printed}{error}");
+    assert!(printed.contains("simulated upstream (no model)"), "{printed}");
+    for case in ["cold", "exact hit", "whitespace", "paraphrase hit", "look-alike", "bypass", "streaming hit"]
+    {
+        assert!(
+            printed.lines().any(|line| line.starts_with(case) && line.ends_with(" ok")),
+            "{case}: {printed}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_health_check_tells_the_living_from_the_dead() {
+    let upstream = upstream().await;
+    let mut serving = Serving::start(serve(&upstream.url())).await;
+    let operators = serving.until("listening for operators").await;
+    let admin = operators["address"].as_str().unwrap().to_owned();
+    let (code, _, error) = run(&["healthcheck", "--admin-listen", &admin]).await;
+    assert_eq!(code, Some(0), "{error}");
+    serving.signal("TERM").await;
+    serving.end().await;
+    let (code, _, error) = run(&["healthcheck", "--admin-listen", &admin]).await;
+    assert_eq!(code, Some(1));
+    assert!(error.contains(&admin), "{error}");
+}
