@@ -14,6 +14,7 @@ pub struct Keys {
     exact: [u8; 32],
     partition: [u8; 32],
     credential: [u8; 32],
+    request: [u8; 32],
 }
 
 /// What of a request besides its body can change the reply: plain bytes, as they are forwarded.
@@ -33,6 +34,10 @@ pub struct Identity<'a> {
     pub user: Option<&'a str>,
 }
 
+/// Names a request to the byte, of its identity and its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId([u8; 32]);
+
 /// Names a caller's credentials without holding them: a keyed hash over the upstream and every credential header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CredentialId([u8; 32]);
@@ -45,19 +50,22 @@ impl Keys {
             exact: blake3::derive_key("rejoinder v1 exact key", secret),
             partition: blake3::derive_key("rejoinder v1 partition", secret),
             credential: blake3::derive_key("rejoinder v1 credential", secret),
+            request: blake3::derive_key("rejoinder v1 request", secret),
         }
+    }
+
+    /// A request to the byte: whoever sends the same again need not have it read again.
+    pub fn request(&self, endpoint: Endpoint, identity: &Identity<'_>, body: &[u8]) -> RequestId {
+        let mut out = Vec::with_capacity(512 + body.len());
+        self::identity(&mut out, endpoint, identity);
+        text(&mut out, body);
+        RequestId(hash(&self.request, &out))
     }
 
     /// The scope of a request: its identity, its endpoint, and its body with the prompt taken out.
     pub fn scope(&self, endpoint: Endpoint, identity: &Identity<'_>, body: &Json<'_>) -> Scope {
         let mut out = Vec::with_capacity(1024);
-        text(&mut out, identity.upstream.as_bytes());
-        text(&mut out, endpoint.path().as_bytes());
-        optional(&mut out, identity.query.map(str::as_bytes));
-        headers(&mut out, &identity.credentials);
-        headers(&mut out, &identity.headers);
-        text(&mut out, identity.namespace.as_bytes());
-        optional(&mut out, identity.user.map(str::as_bytes));
+        self::identity(&mut out, endpoint, identity);
         body.encode(&mut out);
         Scope(hash(&self.scope, &out))
     }
@@ -91,6 +99,16 @@ impl Keys {
         headers(&mut out, &identity.credentials);
         Some(CredentialId(hash(&self.credential, &out)))
     }
+}
+
+fn identity(out: &mut Vec<u8>, endpoint: Endpoint, identity: &Identity<'_>) {
+    text(out, identity.upstream.as_bytes());
+    text(out, endpoint.path().as_bytes());
+    optional(out, identity.query.map(str::as_bytes));
+    headers(out, &identity.credentials);
+    headers(out, &identity.headers);
+    text(out, identity.namespace.as_bytes());
+    optional(out, identity.user.map(str::as_bytes));
 }
 
 fn hash(key: &[u8; 32], input: &[u8]) -> [u8; 32] {

@@ -25,7 +25,7 @@ use credential::Credentials;
 use decision::{Decision, Evidence, MissReason, Policy};
 use directives::Directives;
 use guard::{Prepared, Verdict};
-use key::{CredentialId, Identity, Keys};
+use key::{CredentialId, Identity, Keys, RequestId};
 use outcome::Layer;
 use pending::Pending;
 
@@ -167,6 +167,11 @@ impl Cache {
     /// Which credentials upstream has accepted.
     pub fn credentials(&self) -> &Credentials {
         &self.credentials
+    }
+
+    /// Names a request to the byte.
+    pub fn request(&self, endpoint: Endpoint, identity: &Identity<'_>, body: &[u8]) -> RequestId {
+        self.keys.request(endpoint, identity, body)
     }
 
     /// Names what a request asks, and for whom.

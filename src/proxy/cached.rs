@@ -26,6 +26,7 @@ use crate::dialect::openai::usage::UsageFilter;
 use crate::dialect::{Echo, Endpoint, Form, ReplayError, Reply};
 
 /// A request that was read and named.
+#[derive(Debug)]
 pub(super) struct Prepared {
     query: Query,
     form: Form,
@@ -67,20 +68,38 @@ impl Proxy {
         parts: &request::Parts,
         body: &Bytes,
         directives: Directives,
+    ) -> Option<Arc<Prepared>> {
+        let namespace = directives.namespace.clone();
+        let identity = identity(
+            &parts.headers,
+            &self.settings.scope_headers,
+            self.upstream.url(),
+            parts.uri.query(),
+            &namespace,
+        );
+        // Directives are part of what a request means; few requests have any.
+        if directives != Directives::default() {
+            return self.read_and_name(endpoint, identity, body, directives).map(Arc::new);
+        }
+        let request = self.cache.request(endpoint, &identity, body);
+        if let Some(prepared) = self.readings.get(&request) {
+            return Some(prepared);
+        }
+        let prepared = Arc::new(self.read_and_name(endpoint, identity, body, directives)?);
+        self.readings.insert(request, &prepared);
+        Some(prepared)
+    }
+
+    fn read_and_name(
+        &self,
+        endpoint: Endpoint,
+        identity: Identity<'_>,
+        body: &Bytes,
+        directives: Directives,
     ) -> Option<Prepared> {
         let read = endpoint.read(Json::parse(body).ok()?)?;
-        let namespace = directives.namespace.clone();
         let user = self.settings.scope_user.then(|| read.echo.get("user").map(ToString::to_string)).flatten();
-        let identity = Identity {
-            user: user.as_deref(),
-            ..identity(
-                &parts.headers,
-                &self.settings.scope_headers,
-                self.upstream.url(),
-                parts.uri.query(),
-                &namespace,
-            )
-        };
+        let identity = Identity { user: user.as_deref(), ..identity };
         let query = self.cache.query(endpoint, &read, &identity, directives);
         let with_usage =
             self.settings.include_usage.then(|| endpoint.ask_for_usage(read.form, body)).flatten();
@@ -310,6 +329,12 @@ impl Proxy {
 }
 
 impl Prepared {
+    /// How many bytes it keeps in memory, nearly.
+    pub(super) fn weight(&self) -> usize {
+        let prompt = self.query.prompt.as_ref().map_or(0, String::len);
+        512 + prompt + self.with_usage.as_ref().map_or(0, Bytes::len)
+    }
+
     /// Whether the reply may be given to others. The id of a Responses reply that upstream was asked not to keep
     /// means nothing there, and a later `previous_response_id` would fail.
     fn is_storable(&self) -> bool {

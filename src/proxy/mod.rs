@@ -11,6 +11,7 @@ mod fetch;
 pub mod headers;
 mod layouts;
 mod pass;
+mod readings;
 mod upstream;
 
 use std::future::Future;
@@ -31,6 +32,7 @@ use fetch::{FlightKey, Head};
 use headers::{directives, is_framing_known, join_cookies, strip_request, write_outcome};
 use layouts::Layouts;
 use pass::Upgrade;
+use readings::Readings;
 use upstream::Upstream;
 pub use upstream::UpstreamUrlError;
 
@@ -48,6 +50,7 @@ pub struct Proxy {
     upstream: Arc<Upstream>,
     flights: Arc<Flights<FlightKey, Head, Option<Reply>>>,
     layouts: Arc<Layouts>,
+    readings: Arc<Readings>,
     settings: Arc<Settings>,
 }
 
@@ -126,6 +129,7 @@ impl Proxy {
             upstream: Arc::new(Upstream::new(config)?),
             flights: Arc::new(Flights::new(settings.max_entry_bytes)),
             layouts: Arc::new(Layouts::new()),
+            readings: Arc::new(Readings::new()),
             settings: Arc::new(settings),
         })
     }

@@ -1,0 +1,49 @@
+//! Requests read of late: one that comes again to the byte need not be read and named again.
+//!
+//! Called by [`super::cached`]. Reading JSON, laying out the scope and hashing it costs more than looking up what it
+//! names. What a request means depends on nothing but its bytes and its identity, so nothing has to be told when
+//! anything else changes.
+
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::cached::Prepared;
+use crate::cache::key::RequestId;
+
+/// How much memory the readings may take, in bytes.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How many readings that is, about.
+const EXPECTED: usize = 8192;
+
+/// The readings made of late. Bounded: the least used are forgotten, which costs their next request the work anew.
+#[derive(Debug)]
+pub(super) struct Readings(Cache<RequestId, Arc<Prepared>, Weight>);
+
+#[derive(Debug, Clone)]
+struct Weight;
+
+impl Weighter<RequestId, Arc<Prepared>> for Weight {
+    fn weight(&self, _: &RequestId, prepared: &Arc<Prepared>) -> u64 {
+        prepared.weight() as u64
+    }
+}
+
+impl Readings {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self(Cache::with_weighter(EXPECTED, MAX_BYTES, Weight))
+    }
+
+    /// What a request means, if it was read of late.
+    pub(super) fn get(&self, request: &RequestId) -> Option<Arc<Prepared>> {
+        self.0.get(request)
+    }
+
+    /// Remembers what a request means.
+    pub(super) fn insert(&self, request: RequestId, prepared: &Arc<Prepared>) {
+        self.0.insert(request, Arc::clone(prepared));
+    }
+}
