@@ -4,6 +4,7 @@
 //! closed sets, so that no client can make more of them.
 
 mod json_lines;
+mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
 use json_lines::JsonLines;
+use writer::{Lines, Writing};
 
 use crate::cache::outcome::{Forward, Layer, Outcome};
 use crate::config::{Config, LogFormat};
@@ -282,24 +284,26 @@ pub fn log_request(outcome: &Outcome, exchange: &Exchange<'_>) {
 /// Keeps the log's writer alive; what is still to be written is when this is dropped.
 #[derive(Debug)]
 pub struct LogGuard {
-    _writer: tracing_appender::non_blocking::WorkerGuard,
+    _writing: Writing,
 }
 
 /// Begins to log to standard error, by a thread of its own so that no request waits for it.
-pub fn init_log(config: &Config) -> LogGuard {
+///
+/// # Errors
+/// The system gave no thread.
+pub fn init_log(config: &Config) -> std::io::Result<LogGuard> {
     let filter = std::env::var("RUST_LOG").ok().unwrap_or_else(|| config.log.filter.clone());
     // The configuration was checked; a wrong RUST_LOG leaves the default.
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let format = config.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    // Lines that wait are written together: the writer flushes whenever none is left.
-    let (writer, guard) = tracing_appender::non_blocking(std::io::BufWriter::new(std::io::stderr()));
+    let (lines, writing) = Lines::start(std::io::stderr())?;
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines);
     // A second initialisation, as in tests that start several proxies, leaves the first in place.
     let _ = match format {
         LogFormat::Text => registry.with(layer.with_ansi(terminal)).try_init(),
         LogFormat::Json => registry.with(layer.event_format(JsonLines)).try_init(),
     };
-    LogGuard { _writer: guard }
+    Ok(LogGuard { _writing: writing })
 }

@@ -28,7 +28,10 @@ impl Serve {
             Ok(config) => config,
             Err(error) => return failed(&error.into(), 2),
         };
-        let _log = init_log(&config);
+        let _log = match init_log(&config).context("cannot start to log") {
+            Ok(log) => log,
+            Err(error) => return failed(&error, 1),
+        };
         let served =
             runtime().context("cannot start the runtime").and_then(|runtime| runtime.block_on(serve(config)));
         match served {

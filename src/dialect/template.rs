@@ -180,15 +180,12 @@ fn read_mark(mark: &str) -> Option<Slot> {
 }
 
 /// An id of the stored one's shape: its prefix (`chatcmpl-`, `msg_`, …) and as many random letters and digits.
+/// Ids need not be secret, so no system call is made for each.
 fn fresh_id(stored: &str) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789ab";
     let prefix = stored.rfind(['-', '_']).map_or("", |at| stored.get(..=at).unwrap_or_default());
-    let mut random = vec![0u8; stored.len() - prefix.len()];
-    // An id need not be secret; without a random source it is merely the same each time.
-    let _ = getrandom::fill(&mut random);
     let mut id = String::with_capacity(stored.len());
     id.push_str(prefix);
-    id.extend(random.iter().filter_map(|byte| ALPHABET.get(usize::from(byte % 64)).copied().map(char::from)));
+    id.extend(std::iter::repeat_with(fastrand::alphanumeric).take(stored.len() - prefix.len()));
     id
 }
 
