@@ -5,7 +5,6 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +12,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// How long lines are gathered before they are written.
 const GATHERING: Duration = Duration::from_millis(10);
+
+/// How long the end waits for what is left to be written: an output that nobody reads must not keep the process.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 /// How many bytes may wait. What comes beyond while the output is stuck is dropped, and counted.
 const CAPACITY: usize = 4 << 20;
@@ -32,13 +34,13 @@ struct Waiting {
     text: Vec<u8>,
     dropped: u64,
     closed: bool,
+    finished: bool,
 }
 
 /// Writes what is still waiting when it is dropped.
 #[derive(Debug)]
 pub(super) struct Writing {
     lines: Lines,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Lines {
@@ -49,10 +51,8 @@ impl Lines {
     pub(super) fn start(output: impl Write + Send + 'static) -> io::Result<(Self, Writing)> {
         let lines = Self::default();
         let shared = Arc::clone(&lines.0);
-        let thread = std::thread::Builder::new()
-            .name("rejoinder-log".to_owned())
-            .spawn(move || write(&shared, output))?;
-        Ok((lines.clone(), Writing { lines, thread: Some(thread) }))
+        std::thread::Builder::new().name("rejoinder-log".to_owned()).spawn(move || write(&shared, output))?;
+        Ok((lines.clone(), Writing { lines }))
     }
 }
 
@@ -103,6 +103,8 @@ fn write(shared: &Shared, mut output: impl Write) {
         let _ = output.flush();
         text.clear();
         if closed {
+            shared.waiting.lock().finished = true;
+            shared.changed.notify_one();
             return;
         }
     }
@@ -110,12 +112,11 @@ fn write(shared: &Shared, mut output: impl Write) {
 
 impl Drop for Writing {
     fn drop(&mut self) {
-        self.lines.0.waiting.lock().closed = true;
-        self.lines.0.changed.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A writer that panicked has nothing left to write.
-            let _ = thread.join();
-        }
+        let Shared { waiting, changed } = &*self.lines.0;
+        let mut waiting = waiting.lock();
+        waiting.closed = true;
+        changed.notify_one();
+        changed.wait_while_for(&mut waiting, |waiting| !waiting.finished, LAST_WRITE);
     }
 }
 
@@ -152,5 +153,25 @@ mod tests {
         let (written, writes) = &*output.0.lock();
         assert_eq!(String::from_utf8_lossy(written), expected);
         assert!(*writes < 1000, "{writes}");
+    }
+
+    #[test]
+    fn an_output_that_nobody_reads_does_not_hold_up_the_end() {
+        struct Stuck(std::sync::mpsc::Receiver<()>);
+        impl Write for Stuck {
+            fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+                // Returns when the test lets go of its end, after the log has ended.
+                let _ = self.0.recv();
+                Ok(text.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (release, stuck) = std::sync::mpsc::channel();
+        let (lines, writing) = Lines::start(Stuck(stuck)).unwrap();
+        lines.make_writer().write_all(b"line\n").unwrap();
+        drop(writing);
+        drop(release);
     }
 }
