@@ -87,9 +87,9 @@ fn own_bytes(entry: &Entry) -> usize {
 }
 
 async fn put(store: &Store, number: u64, home: Partition, embedding: Embedding) -> Result<()> {
-    let entry = store.put(entry(number)).await?;
+    let entry = store.put(entry(number), None).await?;
     let placed = Placed { partition: home, embedding };
-    anyhow::ensure!(store.place(&entry.key, entry.created_at, placed).await?, "not placed");
+    anyhow::ensure!(store.place(&entry, placed).await?, "not placed");
     Ok(())
 }
 
@@ -135,7 +135,7 @@ async fn get_and_put() -> Result<()> {
     let prepared: Vec<_> = (0..ENTRIES).map(entry).collect();
     let started = Instant::now();
     for entry in prepared {
-        store.put(entry).await?;
+        store.put(entry, None).await?;
     }
     println!("put: {:?} each", started.elapsed() / u32::try_from(ENTRIES)?);
     let keys: Vec<_> = (0..1_000_000).map(|_| key(random.next() % ENTRIES)).collect();
@@ -158,7 +158,7 @@ async fn get_and_put() -> Result<()> {
     for number in 0..10_000 {
         let placed = Placed { partition: partition(number), embedding: embedding.clone() };
         let known = store.get(&key(number)).await?.context("evicted")?;
-        store.place(&known.key, known.created_at, placed).await?;
+        store.place(&known, placed).await?;
     }
     println!("place: {:?} each, in partitions of their own", started.elapsed() / 10_000);
     Ok(())

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::StoreOptions;
 
+pub use crate::store::redis::RedisUrl;
+use crate::store::redis::RedisUrlError;
 pub use file::{FileConfig, FileError};
 pub use secret::Secret;
 pub use units::Bytes;
@@ -58,6 +60,13 @@ pub struct Flags {
     /// Keep the store in this folder, so that it survives restarts and crashes [default: in memory only]
     #[arg(long, env = "REJOINDER_DATA_DIR", value_name = "FOLDER")]
     pub data_dir: Option<PathBuf>,
+
+    /// Share the store in this Redis with other replicas: redis://host:port, rediss:// (TLS),
+    /// redis+unix:///socket, redis+cluster://host:port,host:port or redis+sentinel://host:port,host:port/master
+    /// [default: the store is in this process]. A password: REJOINDER_REDIS_PASSWORD, or its _FILE
+    // Text, since an error about a value that cannot be parsed would show it, and it may hold a password.
+    #[arg(long, env = "REJOINDER_REDIS_URL", value_name = "URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
 
     /// What turns prompts into embeddings [default: builtin]
     #[arg(long, env = "REJOINDER_EMBEDDER", value_enum)]
@@ -123,6 +132,9 @@ pub struct Config {
     /// The folder of the store; `None` keeps it in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
+    /// The Redis that holds the store; `None` keeps it in this process.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "units::optional_shown")]
+    pub redis_url: Option<RedisUrl>,
     /// What turns prompts into embeddings.
     pub embedder: EmbedderKind,
     /// The server of a remote embedder.
@@ -150,6 +162,8 @@ pub struct Config {
     pub cache: CacheSettings,
     /// The embedder's resources.
     pub embedding: Embedding,
+    /// The store in Redis.
+    pub redis: Redis,
     /// Limits on what is kept and accepted.
     pub limits: Limits,
     /// Limits on every wait.
@@ -206,6 +220,35 @@ pub struct Embedding {
     pub timeout: Duration,
     /// How many characters of a prompt a remote embedder is given; the rest must be equal.
     pub window_chars: usize,
+}
+
+/// `[redis]`: what a replica takes of Redis, and for itself. Used with `redis_url`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// The password, where it does not stand in the URL.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "secret::of_file")]
+    pub password: Option<Secret>,
+    /// Certificates of authorities (PEM) to trust in the place of the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// What the names of all keys begin with: fleets that share a Redis and not a cache have different ones.
+    pub key_prefix: String,
+    /// How long connecting may take.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// How long an answer may take before the request goes on without.
+    #[serde(with = "duration")]
+    pub command_timeout: Duration,
+    /// Memory of this process for whole entries, which spare a round trip; 0 keeps none.
+    pub hot_max_bytes: Bytes,
+    /// How long such an entry is kept.
+    #[serde(with = "duration")]
+    pub hot_max_age: Duration,
+    /// Memory of this process for embeddings.
+    pub index_max_bytes: Bytes,
+    /// Entries of one scope that are found by meaning; the least useful are given up beyond.
+    pub max_entries_per_scope: u64,
 }
 
 /// `[limits]`
@@ -295,6 +338,22 @@ impl Default for Embedding {
     }
 }
 
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            password: None,
+            ca_file: None,
+            key_prefix: "rejoinder".to_owned(),
+            connect_timeout: Duration::from_millis(200),
+            command_timeout: Duration::from_millis(50),
+            hot_max_bytes: Bytes(64 << 20),
+            hot_max_age: Duration::from_secs(30),
+            index_max_bytes: Bytes(512 << 20),
+            max_entries_per_scope: 1_000_000,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -367,6 +426,7 @@ struct Secrets {
     admin_token: Option<Secret>,
     embedder_api_key: Option<Secret>,
     hash: Option<Secret>,
+    redis_password: Option<Secret>,
 }
 
 /// Where secrets come from: the environment, by name. A parameter so that tests need not change the process's.
@@ -385,7 +445,9 @@ impl Config {
             admin_token: secret::read("REJOINDER_ADMIN_TOKEN", environment)?,
             embedder_api_key: secret::read("REJOINDER_EMBEDDER_API_KEY", environment)?,
             hash: secret::read("REJOINDER_SECRET", environment)?,
+            redis_password: secret::read("REJOINDER_REDIS_PASSWORD", environment)?,
         };
+        file.redis_url = redis_url(flags.redis_url.as_deref(), environment)?.or(file.redis_url);
         let config = Self::combine(flags, file, secrets);
         match config.problem() {
             None => Ok(config),
@@ -407,6 +469,7 @@ impl Config {
             embedder_url: flags.embedder_url.or(file.embedder_url).unwrap_or_else(|| upstream.clone()),
             upstream,
             data_dir: flags.data_dir.or(file.data_dir),
+            redis_url: file.redis_url,
             embedder,
             embedder_model: embedder_model.unwrap_or_else(|| default_model.to_owned()),
             embedder_api_key: secrets.embedder_api_key.or(file.embedder_api_key),
@@ -420,6 +483,7 @@ impl Config {
             admin: Admin { token: secrets.admin_token.or(file.admin.token), ..file.admin },
             cache: file.cache,
             embedding: file.embedding,
+            redis: Redis { password: secrets.redis_password.or(file.redis.password), ..file.redis },
             limits: file.limits,
             timeouts: file.timeouts,
             ask: file.ask,
@@ -487,6 +551,14 @@ impl Config {
                 ));
             }
         }
+        if self.redis_url.is_some() && self.data_dir.is_some() {
+            let reason =
+                "the store is either in a folder or in Redis; leave out data_dir or redis_url".to_owned();
+            return Some(("redis_url", reason));
+        }
+        if let Some(problem) = self.redis.problem() {
+            return Some(problem);
+        }
         if self.ttl.is_zero() {
             return Some((
                 "ttl",
@@ -519,6 +591,52 @@ impl Config {
             }
         };
         same_host && self.listen.port() != 0 && self.upstream.port_u16() == Some(self.listen.port())
+    }
+}
+
+/// The URL of flag or environment. One that was typed must not hold a password.
+fn redis_url(text: Option<&str>, environment: Environment<'_>) -> Result<Option<RedisUrl>, ConfigError> {
+    let wrong = |reason: String| ConfigError::Setting { place: "redis_url".to_owned(), reason };
+    let Some(text) = text else { return Ok(None) };
+    let url: RedisUrl = text.parse().map_err(|error: RedisUrlError| wrong(error.to_string()))?;
+    let typed = environment("REJOINDER_REDIS_URL").as_deref() != Some(text);
+    if typed && url.has_password() {
+        return Err(wrong(
+            "a password on the command line can be read by every user of this machine; set \
+             REJOINDER_REDIS_PASSWORD, REJOINDER_REDIS_PASSWORD_FILE or redis.password in the file"
+                .to_owned(),
+        ));
+    }
+    Ok(Some(url))
+}
+
+impl Redis {
+    fn problem(&self) -> Option<(&'static str, String)> {
+        let usable = |prefix: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+            !prefix.is_empty() && prefix.len() <= 64 && prefix.bytes().all(plain)
+        };
+        if !usable(&self.key_prefix) {
+            let reason =
+                "a prefix is 1 to 64 letters, digits and -_.:/, since others mean something in patterns";
+            return Some(("key_prefix", reason.to_owned()));
+        }
+        for (key, wait) in
+            [("connect_timeout", self.connect_timeout), ("command_timeout", self.command_timeout)]
+        {
+            if wait.is_zero() {
+                return Some((
+                    key,
+                    "with 0 Redis would never be reached; leave the key out for the default".to_owned(),
+                ));
+            }
+        }
+        if self.max_entries_per_scope == 0 {
+            let reason =
+                "with 0 nothing would be found by meaning; use embedder = \"off\" for that".to_owned();
+            return Some(("max_entries_per_scope", reason));
+        }
+        None
     }
 }
 

@@ -1,5 +1,6 @@
 //! `/entries` and `/purge`: what is stored, for people; and taking it out.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ struct Shown<'a> {
     model: &'a str,
     namespace: &'a str,
     prompt: &'a str,
-    reply: &'a str,
+    reply: Cow<'a, str>,
     created_at: String,
     age_s: u64,
     ttl_s: u64,
@@ -45,7 +46,7 @@ impl<'a> Shown<'a> {
             model: &entry.model,
             namespace: &entry.namespace,
             prompt: &entry.prompt,
-            reply: &entry.reply.text,
+            reply: entry.text(),
             created_at: rfc3339(entry.created_at),
             age_s: entry.age(now).as_secs(),
             ttl_s: entry.ttl.as_secs(),

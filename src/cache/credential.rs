@@ -13,9 +13,20 @@ use super::key::CredentialId;
 /// owners a miss.
 #[derive(Debug)]
 pub struct Credentials {
-    accepted: Cache<CredentialId, Instant>,
+    accepted: Cache<CredentialId, Acceptance>,
     lifetime: Duration,
 }
+
+#[derive(Debug, Clone, Copy)]
+struct Acceptance {
+    at: Instant,
+    /// When others were told.
+    told: Instant,
+}
+
+/// The part of an acceptance's lifetime after which others are told again: telling at each request would cost a
+/// write each.
+const TELL_AFTER: u32 = 8;
 
 /// How many credentials are remembered.
 const CAPACITY: usize = 100_000;
@@ -26,9 +37,25 @@ impl Credentials {
         Self { accepted: Cache::new(CAPACITY), lifetime }
     }
 
-    /// Upstream answered a request with these credentials with success.
-    pub fn accept(&self, credential: CredentialId, now: Instant) {
-        self.accepted.insert(credential, now);
+    /// How long an acceptance counts.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// Upstream answered a request with these credentials with success. `true` where others are to be told.
+    pub fn accept(&self, credential: CredentialId, now: Instant) -> bool {
+        let told = self.accepted.get(&credential).map(|before| before.told);
+        let tell = told.is_none_or(|told| now.saturating_duration_since(told) >= self.lifetime / TELL_AFTER);
+        let told = if tell { now } else { told.unwrap_or(now) };
+        self.accepted.insert(credential, Acceptance { at: now, told });
+        tell
+    }
+
+    /// Another process saw them accepted so long ago. Whether a hit may be served on the strength of that.
+    pub fn accepted_elsewhere(&self, credential: CredentialId, ago: Duration, now: Instant) -> bool {
+        let Some(at) = now.checked_sub(ago).filter(|_| ago < self.lifetime) else { return false };
+        self.accepted.insert(credential, Acceptance { at, told: at });
+        true
     }
 
     /// Upstream refused them (401 or 403).
@@ -41,7 +68,7 @@ impl Credentials {
         credential.is_none_or(|credential| {
             self.accepted
                 .get(credential)
-                .is_some_and(|accepted| now.saturating_duration_since(accepted) < self.lifetime)
+                .is_some_and(|accepted| now.saturating_duration_since(accepted.at) < self.lifetime)
         })
     }
 }
@@ -59,9 +86,16 @@ mod tests {
         let start = Instant::now();
         assert!(credentials.may_be_served(None, start));
         assert!(!credentials.may_be_served(Some(&id), start));
+        assert!(credentials.accept(id, start), "others are told");
+        assert!(!credentials.accept(id, start + Duration::from_secs(1)), "but not each time");
         credentials.accept(id, start);
         assert!(credentials.may_be_served(Some(&id), start + Duration::from_secs(9)));
         assert!(!credentials.may_be_served(Some(&id), start + Duration::from_secs(10)));
+        credentials.refuse(&id);
+        assert!(credentials.accepted_elsewhere(id, Duration::from_secs(4), start));
+        assert!(!credentials.may_be_served(Some(&id), start + Duration::from_secs(6)));
+        credentials.refuse(&id);
+        assert!(!credentials.accepted_elsewhere(id, Duration::from_secs(10), start));
         credentials.accept(id, start);
         credentials.refuse(&id);
         assert!(!credentials.may_be_served(Some(&id), start));

@@ -2,9 +2,12 @@
 //!
 //! Called by `cache` alone. Everything that can change a reply is in the scope; the prompt joins it in the key.
 
+use parking_lot::RwLock;
+
 use crate::dialect::Endpoint;
 use crate::dialect::json::Json;
 use crate::store::entry::{Key, Partition, Scope};
+use crate::store::{SharedSecret, Store};
 
 /// The keys of the keyed hashes, one per purpose, all derived from one secret, so that nobody without it can
 /// test a guess of a prompt or a credential against what is stored.
@@ -15,6 +18,19 @@ pub struct Keys {
     partition: [u8; 32],
     credential: [u8; 32],
     request: [u8; 32],
+}
+
+/// The keys in force.
+pub enum KeyRing {
+    /// Of a secret that stays.
+    Fixed(Keys),
+    /// Of the secret that the replicas of a store agreed upon, which this one may learn late.
+    Agreed {
+        /// The secret.
+        secret: SharedSecret,
+        /// The keys, and what they were made of.
+        current: RwLock<([u8; 32], Keys)>,
+    },
 }
 
 /// What of a request besides its body can change the reply: plain bytes, as they are forwarded.
@@ -40,7 +56,40 @@ pub struct RequestId([u8; 32]);
 
 /// Names a caller's credentials without holding them: a keyed hash over the upstream and every credential header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CredentialId([u8; 32]);
+pub struct CredentialId(pub [u8; 32]);
+
+impl KeyRing {
+    /// Keys of the configuration's secret, or of the store's where there is none.
+    pub fn new(configured: Option<&[u8]>, store: &Store) -> Self {
+        if let Some(secret) = configured {
+            return Self::Fixed(Keys::new(secret));
+        }
+        let secret = store.secret();
+        let first = *secret.borrow();
+        match store {
+            Store::Embedded(_) => Self::Fixed(Keys::new(&first)),
+            Store::Redis(_) => Self::Agreed { secret, current: RwLock::new((first, Keys::new(&first))) },
+        }
+    }
+
+    /// Uses the keys that are in force now.
+    pub fn with<T>(&self, work: impl FnOnce(&Keys) -> T) -> T {
+        match self {
+            Self::Fixed(keys) => work(keys),
+            Self::Agreed { secret, current } => {
+                let secret = *secret.borrow();
+                {
+                    let current = current.read();
+                    if current.0 == secret {
+                        return work(&current.1);
+                    }
+                }
+                *current.write() = (secret, Keys::new(&secret));
+                work(&current.read().1)
+            }
+        }
+    }
+}
 
 impl Keys {
     /// Derives the keys from the secret (`REJOINDER_SECRET`, or the store's own).
@@ -76,7 +125,7 @@ impl Keys {
         let mut out = Vec::with_capacity(48 + prompt.map_or(0, str::len));
         out.extend_from_slice(&scope.0);
         optional(&mut out, prompt.map(str::as_bytes));
-        Key(hash(&self.exact, &out))
+        Key::new(scope, hash(&self.exact, &out))
     }
 
     /// The set of entries a semantic lookup may search. `beyond` is the part of the prompt that the embedder
@@ -86,7 +135,7 @@ impl Keys {
         out.extend_from_slice(&scope.0);
         text(&mut out, embedder.as_bytes());
         text(&mut out, beyond.as_bytes());
-        Partition(hash(&self.partition, &out))
+        Partition::new(scope, hash(&self.partition, &out))
     }
 
     /// The caller's credentials; `None` for a caller that sent none.

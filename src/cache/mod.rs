@@ -14,9 +14,8 @@ pub mod normalise;
 pub mod outcome;
 mod pending;
 
-use std::cell::LazyCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, warn};
@@ -25,7 +24,7 @@ use credential::Credentials;
 use decision::{Decision, Evidence, MissReason, Policy};
 use directives::Directives;
 use guard::{Prepared, Verdict};
-use key::{CredentialId, Identity, Keys, RequestId};
+use key::{CredentialId, Identity, KeyRing, RequestId};
 use outcome::Layer;
 use pending::Pending;
 
@@ -42,7 +41,7 @@ const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Everything the cache needs to judge and store.
 pub struct Cache {
-    keys: Keys,
+    keys: KeyRing,
     store: Store,
     embedder: Option<Embedder>,
     policy: Policy,
@@ -119,8 +118,8 @@ impl Miss {
 
 /// What a [`Cache`] is made of.
 pub struct Parts {
-    /// The secret of the hash keys.
-    pub secret: Vec<u8>,
+    /// The secret of the hash keys; `None` takes the store's, which may change where replicas agree upon one.
+    pub secret: Option<Vec<u8>>,
     /// Where entries live.
     pub store: Store,
     /// Text to embeddings; `None` leaves the exact layer alone.
@@ -138,7 +137,7 @@ impl Cache {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         Self {
-            keys: Keys::new(&parts.secret),
+            keys: KeyRing::new(parts.secret.as_deref(), &parts.store),
             store: parts.store,
             embedder: parts.embedder,
             policy: parts.policy,
@@ -164,14 +163,39 @@ impl Cache {
         self.embeddings.load(Ordering::Relaxed)
     }
 
-    /// Which credentials upstream has accepted.
-    pub fn credentials(&self) -> &Credentials {
-        &self.credentials
+    /// Upstream answered a request with these credentials with success.
+    pub fn accept(&self, credential: CredentialId) {
+        if self.credentials.accept(credential, Instant::now()) {
+            self.store.note_acceptance(&credential.0, Some(self.credentials.lifetime()));
+        }
+    }
+
+    /// Upstream refused them (401 or 403).
+    pub fn refuse(&self, credential: &CredentialId) {
+        self.credentials.refuse(credential);
+        self.store.note_acceptance(&credential.0, None);
+    }
+
+    /// Whether a hit may be served to whoever asks: upstream has accepted the credentials of late, as far as this
+    /// process or another of its store knows.
+    async fn may_be_served(&self, query: &Query) -> bool {
+        let Some(credential) = &query.credential else { return true };
+        if self.credentials.may_be_served(Some(credential), Instant::now()) {
+            return true;
+        }
+        match self.store.accepted_ago(&credential.0).await {
+            Ok(Some(ago)) => self.credentials.accepted_elsewhere(*credential, ago, Instant::now()),
+            Ok(None) => false,
+            Err(error) => {
+                debug!(%error, "the store did not say whether credentials are known");
+                false
+            }
+        }
     }
 
     /// Names a request to the byte.
     pub fn request(&self, endpoint: Endpoint, identity: &Identity<'_>, body: &[u8]) -> RequestId {
-        self.keys.request(endpoint, identity, body)
+        self.keys.with(|keys| keys.request(endpoint, identity, body))
     }
 
     /// Names what a request asks, and for whom.
@@ -182,29 +206,31 @@ impl Cache {
         identity: &Identity<'_>,
         directives: Directives,
     ) -> Query {
-        let scope = self.keys.scope(endpoint, identity, &request.scope);
         let prompt = request.prompt.as_deref().map(normalise::normalise);
-        Query {
-            endpoint,
-            model: request.model.clone(),
-            key: self.keys.exact(&scope, prompt.as_deref()),
-            scope,
-            prompt: prompt.map(std::borrow::Cow::into_owned),
-            credential: self.keys.credential(identity),
-            directives,
-        }
+        self.keys.with(|keys| {
+            let scope = keys.scope(endpoint, identity, &request.scope);
+            Query {
+                endpoint,
+                model: request.model.clone(),
+                key: keys.exact(&scope, prompt.as_deref()),
+                scope,
+                credential: keys.credential(identity),
+                directives,
+                prompt: prompt.map(std::borrow::Cow::into_owned),
+            }
+        })
     }
 
     /// The exact layer: one lookup by key.
     pub async fn exact(&self, query: &Query, now: SystemTime) -> Found {
-        if !self.credentials.may_be_served(query.credential.as_ref(), Instant::now()) {
+        if !self.may_be_served(query).await {
             return Err(Miss::because(MissReason::CredentialUnverified));
         }
         let entry = match self.store.get(&query.key).await {
             Ok(Some(entry)) => entry,
             Ok(None) => return Err(Miss::because(MissReason::NoCandidate)),
             Err(error) => {
-                warn!(%error, "the store did not answer; the request goes upstream");
+                debug!(%error, "the store did not answer; the request goes upstream");
                 return Err(Miss::because(MissReason::StoreUnavailable));
             }
         };
@@ -228,7 +254,7 @@ impl Cache {
         let (Some(embedder), Some(prompt)) = (&self.embedder, query.prompt.as_deref()) else {
             return Err(Miss::because(MissReason::NoCandidate));
         };
-        if !self.credentials.may_be_served(query.credential.as_ref(), Instant::now()) {
+        if !self.may_be_served(query).await {
             return Err(Miss::because(MissReason::CredentialUnverified));
         }
         if let Some(leaning) = guard::exact_only(prompt) {
@@ -242,7 +268,7 @@ impl Cache {
                 Ok(true) => return Err(Miss::because(MissReason::NoCandidate)),
                 Ok(false) => {}
                 Err(error) => {
-                    warn!(%error, "the store did not answer; the request goes upstream");
+                    debug!(%error, "the store did not answer; the request goes upstream");
                     return Err(Miss::because(MissReason::StoreUnavailable));
                 }
             }
@@ -276,30 +302,53 @@ impl Cache {
         let candidates = match self.store.nearest(partition, embedding, CANDIDATES).await {
             Ok(candidates) => candidates,
             Err(error) => {
-                warn!(%error, "the store did not answer; the request goes upstream");
+                debug!(%error, "the store did not answer; the request goes upstream");
                 return Err(Miss::because(MissReason::StoreUnavailable));
             }
         };
         // Prepared once, and only if a candidate comes so far that the guard is asked.
-        let asked = LazyCell::new(|| Prepared::new(prompt));
-        let difference = |stored: &Entry| match asked.compare(&Prepared::new(&stored.prompt)) {
-            Verdict::Alike => None,
-            Verdict::Differs(rule) => Some(rule),
-        };
+        let asked = OnceLock::new();
         let mut first = None;
         for Candidate { entry, similarity } in candidates {
+            let judge = |entry: &Entry| {
+                let difference = || {
+                    let asked = asked.get_or_init(|| Prepared::new(prompt));
+                    match asked.compare(&Prepared::new(&entry.prompt)) {
+                        Verdict::Alike => None,
+                        Verdict::Differs(rule) => Some(rule),
+                    }
+                };
+                self.judge(Evidence {
+                    entry,
+                    similarity: Some(similarity),
+                    difference: &difference,
+                    directives: &query.directives,
+                    now,
+                })
+            };
             if entry.scope != query.scope || entry.endpoint != query.endpoint {
                 continue;
             }
-            let evidence = Evidence {
-                entry: &entry,
-                similarity: Some(similarity),
-                difference: &|| difference(&entry),
-                directives: &query.directives,
-                now,
+            let decision = match judge(&entry) {
+                Ok(decision) => decision,
+                Err(miss) => {
+                    first = first.or(Some(miss));
+                    continue;
+                }
             };
-            match self.judge(evidence) {
-                Ok(decision) => return Ok(self.hit(entry, Layer::Semantic, decision)),
+            // The index may know less than the store, or something older: what is served is judged as it is now.
+            let whole = match self.store.load(partition, &entry).await {
+                Ok(Some(whole)) if whole.scope == query.scope && whole.endpoint == query.endpoint => whole,
+                Ok(_) => continue,
+                Err(error) => {
+                    debug!(%error, "the store did not answer; the request goes upstream");
+                    first = first.or(Some(Miss::because(MissReason::StoreUnavailable)));
+                    break;
+                }
+            };
+            let judged = if Arc::ptr_eq(&whole, &entry) { Ok(decision) } else { judge(&whole) };
+            match judged {
+                Ok(decision) => return Ok(self.hit(whole, Layer::Semantic, decision)),
                 Err(miss) => first = first.or(Some(miss)),
             }
         }
@@ -347,40 +396,36 @@ impl Cache {
             ttl: query.directives.ttl.map_or(self.ttl, |ttl| ttl.min(self.ttl)),
             poisoned: false,
         };
-        let entry = match self.store.put(entry).await {
+        let placeable =
+            !tool_calls && query.prompt.as_deref().is_some_and(|prompt| guard::exact_only(prompt).is_none());
+        let placed = place.filter(|_| placeable);
+        let is_placed = placed.is_some();
+        let entry = match self.store.put(entry, placed).await {
             Ok(entry) => entry,
             Err(error) => {
-                warn!(%error, "a reply was not stored");
+                debug!(%error, "a reply was not stored");
                 return false;
             }
         };
-        if !tool_calls {
-            self.place(query, &entry, place);
+        if placeable && !is_placed {
+            self.place(query, &entry);
         }
         true
     }
 
-    /// Puts an entry where the semantic layer finds it, after embedding its prompt if the lookup did not.
-    fn place(self: &Arc<Self>, query: &Query, entry: &Arc<Entry>, place: Option<Placed>) {
+    /// Embeds an entry's prompt and puts it where the semantic layer finds it.
+    fn place(self: &Arc<Self>, query: &Query, entry: &Arc<Entry>) {
         let (Some(embedder), Some(prompt)) = (&self.embedder, query.prompt.as_deref()) else { return };
-        if guard::exact_only(prompt).is_some() {
-            return;
-        }
-        let partition =
-            place.as_ref().map_or_else(|| self.partition(query, embedder, prompt), |p| p.partition);
+        let partition = self.partition(query, embedder, prompt);
         let arrival = self.pending.begin(partition);
         let cache = Arc::clone(self);
         let embedder = embedder.clone();
         let entry = Arc::clone(entry);
         tokio::spawn(async move {
-            let embedding = match place {
-                Some(place) => Ok(place.embedding),
-                None => cache.embed(&embedder, &entry.prompt).await,
-            };
-            match embedding {
+            match cache.embed(&embedder, &entry.prompt).await {
                 Ok(embedding) => {
                     let placed = Placed { partition, embedding };
-                    if let Err(error) = cache.store.place(&entry.key, entry.created_at, placed).await {
+                    if let Err(error) = cache.store.place(&entry, placed).await {
                         warn!(%error, "an embedding was not stored; its entry is found by its key alone");
                     }
                 }
@@ -399,6 +444,6 @@ impl Cache {
 
     fn partition(&self, query: &Query, embedder: &Embedder, prompt: &str) -> Partition {
         let beyond = prompt.get(embedder.window(prompt)..).unwrap_or_default();
-        self.keys.partition(&query.scope, embedder.name(), beyond)
+        self.keys.with(|keys| keys.partition(&query.scope, embedder.name(), beyond))
     }
 }

@@ -8,8 +8,8 @@ use http::Uri;
 use serde::Deserialize;
 
 use super::{
-    Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Secret, Timeouts, secret,
-    units,
+    Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Redis, RedisUrl, Secret,
+    Timeouts, secret, units,
 };
 
 /// What a file sets. A key it does not have is left to the default; one that nobody knows is an error.
@@ -21,6 +21,8 @@ pub struct FileConfig {
     #[serde(deserialize_with = "units::optional_uri")]
     pub(super) upstream: Option<Uri>,
     pub(super) data_dir: Option<PathBuf>,
+    #[serde(deserialize_with = "units::optional_redis_url")]
+    pub(super) redis_url: Option<RedisUrl>,
     pub(super) embedder: Option<EmbedderKind>,
     #[serde(deserialize_with = "units::optional_uri")]
     pub(super) embedder_url: Option<Uri>,
@@ -36,6 +38,7 @@ pub struct FileConfig {
     pub(super) admin: Admin,
     pub(super) cache: CacheSettings,
     pub(super) embedding: Embedding,
+    pub(super) redis: Redis,
     pub(super) limits: Limits,
     pub(super) timeouts: Timeouts,
     pub(super) ask: Ask,

@@ -7,6 +7,8 @@ use http::{HeaderName, Uri};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::store::redis::RedisUrl;
+
 /// A size in bytes, written as a number or as `512MiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes(pub u64);
@@ -131,6 +133,24 @@ pub(super) fn uri<S: Serializer>(uri: &Uri, serializer: S) -> Result<S::Ok, S::E
 pub(super) fn optional_uri<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Uri>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map(Some).map_err(|error| de::Error::custom(format!("{text:?} is no URL: {error}")))
+}
+
+/// Writes what knows how to show itself.
+pub(super) fn optional_shown<S: Serializer>(
+    shown: &Option<impl fmt::Display>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match shown {
+        Some(shown) => serializer.collect_str(shown),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Reads the URL of a Redis. It may hold a password, so no error shows it.
+pub(super) fn optional_redis_url<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<RedisUrl>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(de::Error::custom)
 }
 
 /// Header names, as strings.

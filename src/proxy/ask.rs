@@ -18,7 +18,7 @@ use super::headers::{directives, strip_request};
 use super::{Answered, Failure, Proxy};
 use crate::cache::coalesce::End;
 use crate::cache::outcome::{Forward, Layer, Outcome};
-use crate::dialect::{Endpoint, Form, Reply};
+use crate::dialect::{Endpoint, Form};
 
 /// The path on the client listener.
 pub(super) const PATH: &str = "/ask";
@@ -69,21 +69,21 @@ impl Proxy {
                 "the question cannot be put to the configured endpoint",
             )));
         };
-        let (reply, outcome) = match self.answer(&prepared, parts, body).await? {
-            Answer::Hit(hit, _, outcome) => (hit.entry.reply.clone(), outcome),
-            Answer::Gathered(reply, _, outcome) => (reply, outcome),
+        let (text, outcome) = match self.answer(&prepared, parts, body).await? {
+            Answer::Hit(hit, _, outcome) => (hit.entry.text().into_owned(), outcome),
+            Answer::Gathered(reply, _, outcome) => (reply.text, outcome),
             Answer::Upstream(reader, upstream, outcome) => {
                 let failed = |message: String| Failure::new(ProxyError::Upstream(message), outcome.clone());
                 let end = reader.end().await;
-                let reply = match end {
-                    Some(End::Whole(Some(reply))) => reply,
+                let text = match end {
+                    Some(End::Whole(Some(reply))) => reply.text,
                     // Not stored, yet perhaps an answer: one stopped by length, or a very long one.
                     Some(End::Whole(None)) | None if upstream.status.is_success() => {
                         let body = Limited::new(Body::flight(reader, None), self.settings.max_request_bytes)
                             .collect()
                             .await
                             .map_err(|error| failed(error.to_string()))?;
-                        unstored_reply(endpoint, &body.to_bytes())
+                        unstored_text(endpoint, &body.to_bytes())
                             .ok_or_else(|| failed("its reply could not be read".to_owned()))?
                     }
                     Some(End::Whole(None)) | None => {
@@ -93,10 +93,10 @@ impl Proxy {
                         return Err(failed("its reply was cut off".to_owned()));
                     }
                 };
-                (reply, outcome)
+                (text, outcome)
             }
         };
-        let body = answer_body(&reply, &outcome, started);
+        let body = answer_body(&text, &outcome, started);
         let mut response = Response::new(Body::Whole(Bytes::from(body.to_string())));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Answered::new(response, outcome))
@@ -127,22 +127,22 @@ fn rewrite(parts: &mut request::Parts, endpoint: Endpoint) {
 }
 
 /// The text of a whole reply that is not stored.
-fn unstored_reply(endpoint: Endpoint, body: &Bytes) -> Option<Reply> {
+fn unstored_text(endpoint: Endpoint, body: &Bytes) -> Option<String> {
     if let Ok(reply) = endpoint.gather(Form::Json, body) {
-        return Some(reply);
+        return Some(reply.text);
     }
     let document: Value = serde_json::from_slice(body).ok()?;
     let text = ["/response", "/message/content", "/choices/0/message/content", "/choices/0/text"]
         .into_iter()
         .find_map(|pointer| document.pointer(pointer)?.as_str())?;
-    Some(Reply { document: body.clone(), text: text.to_owned(), tool_calls: false, usage: None })
+    Some(text.to_owned())
 }
 
-fn answer_body(reply: &Reply, outcome: &Outcome, started: Instant) -> Value {
+fn answer_body(text: &str, outcome: &Outcome, started: Instant) -> Value {
     let millis = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64() * 1000.0);
     let hit = outcome.layer != Layer::Upstream;
     json!({
-        "response": reply.text,
+        "response": text,
         "from_cache": hit,
         "similarity": outcome.decision.map(|decision| decision.similarity.0),
         "debug": {

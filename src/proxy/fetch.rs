@@ -160,9 +160,9 @@ impl Fetch {
 fn note_credentials(cache: &Cache, query: &Query, status: StatusCode) {
     let Some(credential) = query.credential else { return };
     if status.is_success() {
-        cache.credentials().accept(credential, Instant::now());
+        cache.accept(credential);
     } else if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
-        cache.credentials().refuse(&credential);
+        cache.refuse(&credential);
     }
 }
 

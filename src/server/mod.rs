@@ -24,6 +24,7 @@ use crate::cache::{Cache, Parts, guard};
 use crate::config::{Config, EmbedderKind};
 use crate::embed::{ApiKey, BuiltinOptions, Embedder, EmbedderError, RemoteOptions};
 use crate::proxy::{Proxy, UpstreamUrlError};
+use crate::store::redis::{RedisOptions, RedisUrl};
 use crate::store::{OpenError, Store, StoreOptions};
 use crate::telemetry::Metrics;
 
@@ -89,10 +90,7 @@ impl Server {
         let admin_listener = listen(config.admin_listen).await?;
         let (address, admin_address) =
             (local(&listener, config.listen)?, local(&admin_listener, config.admin_listen)?);
-        // Reading the store and the model takes a while and must not hold up anything else that runs here.
-        let settings = config.clone();
-        let cache = tokio::task::spawn_blocking(move || open_cache(&settings)).await??;
-        let cache = Arc::new(cache);
+        let cache = Arc::new(open_cache(&config).await?);
         let metrics = Arc::new(Metrics::new());
         let proxy = Proxy::new(&config, Arc::clone(&cache))?;
         let (stopping, clients_stop) = watch::channel(false);
@@ -159,22 +157,31 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Star
     listener.local_addr().map_err(|source| StartError::Listen { address, source })
 }
 
-fn open_cache(config: &Config) -> Result<Cache, StartError> {
-    let store = Store::open(&StoreOptions {
-        max_bytes: config.limits.max_bytes.0,
-        max_entries: config.limits.max_entries,
-        data_dir: config.data_dir.clone(),
-        ..StoreOptions::default()
-    })?;
-    let secret = match &config.secret {
-        Some(secret) => secret.expose().as_bytes().to_vec(),
-        None => store.secret().to_vec(),
+async fn open_cache(config: &Config) -> Result<Cache, StartError> {
+    // Reading the model and the store takes a while and must not hold up anything else that runs here.
+    let settings = config.clone();
+    let embedder = tokio::task::spawn_blocking(move || {
+        guard::warm_up();
+        embedder(&settings)
+    });
+    let embedder = embedder.await??;
+    let secret = config.secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
+    let store = match &config.redis_url {
+        Some(url) => Store::connect(redis_options(config, url, embedder.as_ref(), secret.clone())).await?,
+        None => {
+            let options = StoreOptions {
+                max_bytes: config.limits.max_bytes.0,
+                max_entries: config.limits.max_entries,
+                data_dir: config.data_dir.clone(),
+                ..StoreOptions::default()
+            };
+            tokio::task::spawn_blocking(move || Store::open(&options)).await??
+        }
     };
-    guard::warm_up();
     Ok(Cache::new(Parts {
         secret,
         store,
-        embedder: embedder(config)?,
+        embedder,
         policy: Policy {
             threshold: config.similarity_threshold,
             may_lower: config.cache.allow_lower_threshold,
@@ -185,6 +192,38 @@ fn open_cache(config: &Config) -> Result<Cache, StartError> {
         ttl: config.ttl,
         credential_ttl: config.cache.credential_ttl,
     }))
+}
+
+fn redis_options(
+    config: &Config,
+    url: &RedisUrl,
+    embedder: Option<&Embedder>,
+    secret: Option<Vec<u8>>,
+) -> RedisOptions {
+    if secret.is_none() {
+        warn!(
+            "no REJOINDER_SECRET is set: the replicas agree upon a secret that is kept in Redis, so whoever can \
+             read Redis could test guesses of prompts and credentials; set the same secret for all replicas"
+        );
+    }
+    let redis = &config.redis;
+    let url = match &redis.password {
+        Some(password) => url.clone().with_password(password.expose().to_owned()),
+        None => url.clone(),
+    };
+    RedisOptions {
+        ca_file: redis.ca_file.clone(),
+        key_prefix: redis.key_prefix.clone(),
+        connect_timeout: redis.connect_timeout,
+        command_timeout: redis.command_timeout,
+        hot_max_bytes: redis.hot_max_bytes.0,
+        hot_max_age: redis.hot_max_age,
+        index_max_bytes: redis.index_max_bytes.0,
+        max_entries_per_scope: redis.max_entries_per_scope,
+        model: embedder.map_or_else(String::new, |embedder| embedder.name().to_owned()),
+        secret,
+        ..RedisOptions::new(url)
+    }
 }
 
 fn embedder(config: &Config) -> Result<Option<Embedder>, EmbedderError> {

@@ -1,11 +1,12 @@
 //! What is stored: an entry, its names, and its embedding's place.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dialect::{Endpoint, Reply};
+use crate::dialect::{Endpoint, Form, Reply};
 use crate::embed::{Embedding, Similarity};
 
 /// Who and what an entry belongs to: a keyed hash of all but the prompt that can change the reply. Entries of
@@ -13,12 +14,15 @@ use crate::embed::{Embedding, Similarity};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scope(pub [u8; 32]);
 
-/// The exact key: a keyed hash of the scope and the normalised prompt.
+/// Bytes of a scope with which the names of all that belongs to it begin, by which a store can keep it together.
+pub const TAG_BYTES: usize = 8;
+
+/// The exact key: a keyed hash of the scope and the normalised prompt, after the scope's tag.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key(pub [u8; 32]);
 
 /// The set of entries that a semantic lookup may search: a keyed hash of the scope, the embedder's model, and
-/// the part of the prompt beyond its window. One partition has one index.
+/// the part of the prompt beyond its window, after the scope's tag. One partition has one index.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Partition(pub [u8; 32]);
 
@@ -75,13 +79,56 @@ impl Entry {
         now.duration_since(self.created_at).unwrap_or_default()
     }
 
+    /// The reply's text: kept beside it, or read out of it where the store does not keep it twice.
+    pub fn text(&self) -> Cow<'_, str> {
+        if !self.reply.text.is_empty() {
+            return Cow::Borrowed(&self.reply.text);
+        }
+        let read = self.endpoint.gather(Form::Json, &self.reply.document);
+        Cow::Owned(read.map(|reply| reply.text).unwrap_or_default())
+    }
+
     /// How much of its life is left; zero where it has expired.
     pub fn remaining(&self, now: SystemTime) -> Duration {
         self.ttl.saturating_sub(self.age(now))
     }
 }
 
+impl Scope {
+    /// A hash of something in this scope, with the scope's tag in the place of its first bytes.
+    fn tagged(&self, mut hash: [u8; 32]) -> [u8; 32] {
+        for (byte, tag) in hash.iter_mut().zip(self.0).take(TAG_BYTES) {
+            *byte = tag;
+        }
+        hash
+    }
+}
+
+impl Partition {
+    /// The partition of this scope with this hash.
+    pub fn new(scope: &Scope, hash: [u8; 32]) -> Self {
+        Self(scope.tagged(hash))
+    }
+
+    /// The tag of its scope.
+    pub fn tag(&self) -> [u8; TAG_BYTES] {
+        self.0.first_chunk().copied().unwrap_or_default()
+    }
+}
+
+impl EntryId {
+    /// The tag of its scope.
+    pub fn tag(&self) -> [u8; TAG_BYTES] {
+        self.0.first_chunk().copied().unwrap_or_default()
+    }
+}
+
 impl Key {
+    /// The key in this scope with this hash.
+    pub fn new(scope: &Scope, hash: [u8; 32]) -> Self {
+        Self(scope.tagged(hash))
+    }
+
     /// The name towards people.
     pub fn id(&self) -> EntryId {
         EntryId(self.0.first_chunk().copied().unwrap_or_default())

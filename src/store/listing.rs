@@ -5,12 +5,10 @@ use std::collections::BinaryHeap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use super::entry::{Entry, EntryId};
-use super::memory::Slot;
-use super::{Cause, Inner, Store, StoreError};
+use super::entry::Entry;
+use super::milliseconds;
 
 /// The most entries on a page.
 const PAGE: usize = 1000;
@@ -92,7 +90,7 @@ pub enum Selector {
 }
 
 impl Selector {
-    fn selects(&self, entry: &Entry, now: SystemTime) -> bool {
+    pub(super) fn selects(&self, entry: &Entry, now: SystemTime) -> bool {
         match self {
             Self::All => true,
             Self::Matching { model: None, namespace: None, older_than: None } => false,
@@ -105,104 +103,87 @@ impl Selector {
     }
 }
 
-impl Store {
-    /// The entry of an id. Not a use: looking at an entry does not keep it from being evicted.
-    #[expect(clippy::unused_async, reason = "the shape that stores behind a network need")]
-    pub async fn find(&self, id: &EntryId) -> Result<Option<Found>, StoreError> {
-        Ok(self.0.memory.find(id).map(|slot| found(&slot)))
-    }
-
-    /// A page of entries, newest first. Looks at every entry, on a thread for blocking work.
-    pub async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
-        let (inner, query) = (Arc::clone(&self.0), query.clone());
-        tokio::task::spawn_blocking(move || inner.list(&query)).await.map_err(|_| StoreError::Closed)
-    }
-
-    /// Removes the entries that a selector selects, and says how many there were.
-    pub async fn purge(&self, selector: &Selector) -> Result<u64, StoreError> {
-        let (inner, selector) = (Arc::clone(&self.0), selector.clone());
-        let purge = move || inner.purge(&selector, SystemTime::now());
-        tokio::task::spawn_blocking(purge).await.map_err(|_| StoreError::Closed)
+impl Cursor {
+    /// The place of an entry; `sequence` puts those of one millisecond in order, the same in each listing.
+    pub(super) fn of(created_at: SystemTime, sequence: u64) -> Self {
+        Self { created_at_ms: milliseconds(created_at), sequence }
     }
 }
 
-fn found(slot: &Slot) -> Found {
-    Found { entry: Arc::clone(&slot.entry), hits: slot.hits.load(Ordering::Relaxed) }
-}
-
-fn place(slot: &Slot) -> Cursor {
-    let created_at = slot.entry.created_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Cursor {
-        created_at_ms: u64::try_from(created_at.as_millis()).unwrap_or(u64::MAX),
-        sequence: slot.sequence,
+impl ListQuery {
+    /// What [`is_match`] compares with.
+    pub(super) fn folded(&self) -> String {
+        self.contains.to_lowercase()
     }
 }
 
-impl Inner {
-    fn list(&self, query: &ListQuery) -> Page {
-        let limit = query.limit.clamp(1, PAGE);
-        let contains = query.contains.to_lowercase();
-        // The newest so far, the oldest of them on top; one more than asked for, to know whether there is a
-        // next page.
-        let mut newest = BinaryHeap::with_capacity(limit + 2);
-        for slot in self.memory.iter() {
-            let place = place(&slot);
-            let is_passed = query.cursor.is_some_and(|cursor| place >= cursor);
-            let is_older = newest.len() > limit
-                && newest.peek().is_some_and(|Reverse(Listed { place: oldest, .. })| place <= *oldest);
-            if is_passed || is_older || !contains_folded(&slot.entry.prompt, &contains) {
-                continue;
-            }
-            newest.push(Reverse(Listed { place, slot }));
-            if newest.len() > limit + 1 {
-                newest.pop();
-            }
-        }
-        let mut listed: Vec<_> = newest.into_iter().map(|Reverse(listed)| listed).collect();
-        listed.sort_unstable_by(|a, b| b.cmp(a));
-        let more = listed.len() > limit;
-        listed.truncate(limit);
-        Page {
-            next: listed.last().filter(|_| more).map(|last| last.place),
-            entries: listed.iter().map(|listed| found(&listed.slot)).collect(),
-        }
-    }
-
-    fn purge(&self, selector: &Selector, now: SystemTime) -> u64 {
-        let mut purged = 0;
-        for slot in self.memory.iter() {
-            if selector.selects(&slot.entry, now) && self.remove(&slot, Cause::Removed) {
-                purged += 1;
-            }
-        }
-        purged
-    }
+/// Whether a prompt contains what [`ListQuery::folded`] gave.
+pub(super) fn is_match(prompt: &str, folded: &str) -> bool {
+    folded.is_empty() || prompt.to_lowercase().contains(folded)
 }
 
-fn contains_folded(text: &str, folded: &str) -> bool {
-    folded.is_empty() || text.to_lowercase().contains(folded)
+/// Picks a page out of entries that come in any order, holding no more than the page.
+pub(super) struct Newest<T> {
+    limit: usize,
+    cursor: Option<Cursor>,
+    /// The oldest on top; one more than asked for, to know whether there is a next page.
+    heap: BinaryHeap<Reverse<Listed<T>>>,
 }
 
-struct Listed {
+struct Listed<T> {
     place: Cursor,
-    slot: Arc<Slot>,
+    item: T,
 }
 
-impl PartialEq for Listed {
+impl<T> Newest<T> {
+    /// For the page that a query asks for.
+    pub(super) fn new(query: &ListQuery) -> Self {
+        let limit = query.limit.clamp(1, PAGE);
+        Self { limit, cursor: query.cursor, heap: BinaryHeap::with_capacity(limit + 2) }
+    }
+
+    /// Whether an entry at this place belongs on the page, as far as is known by now.
+    pub(super) fn wants(&self, place: Cursor) -> bool {
+        let is_passed = self.cursor.is_some_and(|cursor| place >= cursor);
+        let is_older = self.heap.len() > self.limit
+            && self.heap.peek().is_some_and(|Reverse(oldest)| place <= oldest.place);
+        !is_passed && !is_older
+    }
+
+    /// Takes an entry that is wanted.
+    pub(super) fn push(&mut self, place: Cursor, item: T) {
+        self.heap.push(Reverse(Listed { place, item }));
+        if self.heap.len() > self.limit + 1 {
+            self.heap.pop();
+        }
+    }
+
+    /// The page's entries, newest first, and where the next page begins.
+    pub(super) fn finish(self) -> (Vec<T>, Option<Cursor>) {
+        let mut listed: Vec<_> = self.heap.into_iter().map(|Reverse(listed)| listed).collect();
+        listed.sort_unstable_by(|a, b| b.cmp(a));
+        let more = listed.len() > self.limit;
+        listed.truncate(self.limit);
+        let next = listed.last().filter(|_| more).map(|last| last.place);
+        (listed.into_iter().map(|listed| listed.item).collect(), next)
+    }
+}
+
+impl<T> PartialEq for Listed<T> {
     fn eq(&self, other: &Self) -> bool {
         self.place == other.place
     }
 }
 
-impl Eq for Listed {}
+impl<T> Eq for Listed<T> {}
 
-impl PartialOrd for Listed {
+impl<T> PartialOrd for Listed<T> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Listed {
+impl<T> Ord for Listed<T> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.place.cmp(&other.place)
     }

@@ -75,6 +75,9 @@ pub enum OpenError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// The settings of the connection to Redis.
+    #[error("{0}")]
+    Redis(String),
     /// The system gives no random numbers.
     #[error("the system has no source of random numbers: {0}")]
     Random(getrandom::Error),
@@ -97,6 +100,12 @@ pub enum StoreError {
     /// A thread that worked on this ended early.
     #[error("the store is shutting down")]
     Closed,
+    /// Redis cannot be reached, or did not answer in time.
+    #[error("Redis is not available: {0}")]
+    Unavailable(String),
+    /// Redis answered with an error.
+    #[error("Redis refused: {0}")]
+    Refused(String),
 }
 
 /// How the store does.
@@ -131,6 +140,11 @@ pub struct StoreUsage {
     pub corrupt_skipped: u64,
     /// Entries that were not written to disk because too much was waiting, since the start.
     pub writes_dropped: u64,
-    /// Batches that could not be written to disk, tries again included, since the start.
+    /// Batches that could not be written to disk, tries again included, or writes that Redis refused, since the
+    /// start.
     pub write_failures: u64,
+    /// Times that the connection to Redis was lost, since the start.
+    pub outages: u64,
+    /// Commands that Redis did not answer in time, since the start.
+    pub unanswered: u64,
 }

@@ -18,12 +18,17 @@ use self::block::Best;
 use self::codes::{Codes, Query};
 use self::shelf::Shelf;
 pub(super) use self::shelf::Upkeep;
+use super::StoreError;
 use super::entry::{Candidate, Partition};
 use super::memory::Slot;
 use crate::embed::Embedding;
 
 /// Locks over the table of partitions; each is held for a look-up only.
 const STRIPES: usize = 16;
+
+/// Rows that are searched on the caller's thread: a hundred microseconds on one core. More are searched on a
+/// thread for blocking work.
+const SEARCHED_INLINE: usize = 8192;
 
 /// Bytes that a row takes besides its two planes: scale, reference, its share of blocks and centres.
 const ROW_OVERHEAD: u64 = 24;
@@ -111,6 +116,21 @@ impl Index {
     pub(super) fn search(&self, partition: &Partition) -> Option<Search> {
         let snapshot = self.stripe(partition).read().get(partition)?.snapshot();
         Some(Search { partition: *partition, snapshot, scan_limit: self.scan_limit })
+    }
+
+    /// The entries of a partition nearest to an embedding, best first, at most `limit`.
+    pub(super) async fn nearest(
+        &self,
+        partition: &Partition,
+        query: &Embedding,
+        limit: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let Some(search) = self.search(partition) else { return Ok(Vec::new()) };
+        if search.cost() <= SEARCHED_INLINE {
+            return Ok(search.run(query, limit));
+        }
+        let query = query.clone();
+        tokio::task::spawn_blocking(move || search.run(&query, limit)).await.map_err(|_| StoreError::Closed)
     }
 
     /// Does what [`Upkeep::Due`] asked for. Long.

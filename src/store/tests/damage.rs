@@ -97,7 +97,7 @@ async fn records_of_another_store_are_skipped_counted_and_removed() {
 async fn a_secret_of_the_wrong_length_is_moved_aside() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), "short").unwrap();
-    let secret = Store::open(&on_disk(folder.path())).unwrap().secret();
+    let secret = Store::open(&on_disk(folder.path())).unwrap().secret().borrow().to_owned();
     assert_eq!(std::fs::read(folder.path().join("secret")).unwrap(), secret);
 }
 
@@ -113,7 +113,7 @@ fn limited_child() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let store = Store::open(&on_disk(path)).unwrap();
-        store.put(entry(0)).await.unwrap();
+        store.put(entry(0), None).await.unwrap();
         store.flush().await.unwrap();
         assert_eq!(store.state(), StoreState::Ok);
         for number in 1..5_000 {

@@ -17,22 +17,22 @@ async fn entries_embeddings_and_secret_survive_a_restart() {
     let mut random = Random(20);
     let directions: Vec<_> = (0..300).map(|_| random.direction(48)).collect();
     let store = Store::open(&on_disk(folder.path())).unwrap();
-    let secret = store.secret();
+    let secret = *store.secret().borrow();
     for (number, direction) in (0..).zip(&directions) {
         if number % 3 == 0 {
-            store.put(entry(number)).await.unwrap();
+            store.put(entry(number), None).await.unwrap();
         } else {
             put_placed(&store, number, partition(number % 2), direction).await;
         }
     }
     let mut newer = entry(1);
     newer.reply.text = "replaced".into();
-    store.put(newer.clone()).await.unwrap();
+    store.put(newer.clone(), None).await.unwrap();
     assert!(store.remove(&key(2).id()).await.unwrap());
     store.close().await.unwrap();
     store.close().await.unwrap();
     let store = Store::open(&on_disk(folder.path())).unwrap();
-    assert_eq!(store.secret(), secret);
+    assert_eq!(*store.secret().borrow(), secret);
     assert_eq!(*store.get(&key(1)).await.unwrap().unwrap(), newer);
     assert_eq!(store.get(&key(2)).await.unwrap(), None);
     assert_eq!(store.usage().entries, 299);
@@ -45,7 +45,7 @@ async fn entries_embeddings_and_secret_survive_a_restart() {
         }
     }
     // Numbers go on where they were: a new entry does not take an old one's place on disk.
-    store.put(entry(1000)).await.unwrap();
+    store.put(entry(1000), None).await.unwrap();
     drop(store);
     let store = Store::open(&on_disk(folder.path())).unwrap();
     assert_eq!(store.usage().entries, 300);
@@ -57,7 +57,7 @@ async fn what_does_not_fit_comes_back_newest_first_and_the_rest_leaves_the_disk(
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&on_disk(folder.path())).unwrap();
     for number in 0..500 {
-        store.put(entry(number)).await.unwrap();
+        store.put(entry(number), None).await.unwrap();
     }
     store.close().await.unwrap();
     drop(store);
@@ -79,8 +79,8 @@ async fn expired_entries_do_not_come_back() {
     let store = Store::open(&on_disk(folder.path())).unwrap();
     let mut old = entry(1);
     old.created_at = SystemTime::now() - Duration::from_hours(2);
-    store.put(old).await.unwrap();
-    store.put(entry(2)).await.unwrap();
+    store.put(old, None).await.unwrap();
+    store.put(entry(2), None).await.unwrap();
     store.close().await.unwrap();
     drop(store);
     let store = Store::open(&on_disk(folder.path())).unwrap();
@@ -95,9 +95,9 @@ async fn what_was_removed_is_gone_from_the_file() {
     let mut secret = entry(1);
     secret.prompt = "a prompt to be forgotten".into();
     for number in 2..400 {
-        store.put(entry(number)).await.unwrap();
+        store.put(entry(number), None).await.unwrap();
     }
-    store.put(secret).await.unwrap();
+    store.put(secret, None).await.unwrap();
     store.flush().await.unwrap();
     let holds = |text: &str| {
         let bytes = std::fs::read(folder.path().join("entries.redb")).unwrap();
@@ -125,7 +125,7 @@ async fn the_folder_and_its_files_are_closed_to_others() {
         std::fs::set_permissions(path.join(name), std::fs::Permissions::from_mode(0o666)).unwrap();
     }
     let store = Store::open(&on_disk(&path)).unwrap();
-    store.put(entry(1)).await.unwrap();
+    store.put(entry(1), None).await.unwrap();
     store.flush().await.unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
@@ -177,7 +177,7 @@ fn killed_child() {
     let mut random = Random(30);
     runtime.block_on(async {
         let mut pace = tokio::time::interval(Duration::from_millis(1));
-        for number in store.0.sequence.load(Ordering::Relaxed).. {
+        for number in inner(&store).sequence.load(Ordering::Relaxed).. {
             pace.tick().await;
             put_placed(&store, number, partition(number % 7), &random.direction(384)).await;
             writeln!(out, "stored {number}").unwrap();
@@ -222,6 +222,6 @@ fn what_was_stored_a_second_before_a_kill_is_there_after_it() {
             assert_eq!(found.as_deref(), Some(&entry(number)), "{number} of {last_safe}");
         }
         assert_eq!(store.usage().corrupt_skipped, 0);
-        first = store.0.sequence.load(Ordering::Relaxed);
+        first = inner(&store).sequence.load(Ordering::Relaxed);
     }
 }

@@ -6,6 +6,7 @@ mod durability;
 mod recall;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::entry::Scope;
@@ -43,6 +44,14 @@ impl Random {
         let other = self.direction(centre.values().len());
         let mixed = centre.values().iter().zip(other.values()).map(|(a, b)| a + spread * b).collect();
         Embedding::new(mixed).unwrap()
+    }
+}
+
+/// What is behind the embedded store's handle.
+pub(super) fn inner(store: &Store) -> &super::embedded::Inner {
+    match store {
+        Store::Embedded(store) => store.inner(),
+        Store::Redis(_) => panic!("this is not the embedded store"),
     }
 }
 
@@ -84,8 +93,8 @@ pub(super) fn memory_only() -> Store {
 }
 
 pub(super) async fn put_placed(store: &Store, number: u64, partition: Partition, embedding: &Embedding) {
-    let entry = store.put(entry(number)).await.unwrap();
-    assert!(store.place(&entry.key, entry.created_at, placed(partition, embedding.clone())).await.unwrap());
+    let entry = store.put(entry(number), None).await.unwrap();
+    assert!(store.place(&entry, placed(partition, embedding.clone())).await.unwrap());
 }
 
 fn keys(candidates: &[Candidate]) -> Vec<Key> {
@@ -96,7 +105,7 @@ fn keys(candidates: &[Candidate]) -> Vec<Key> {
 async fn what_is_put_is_got_as_it_was() {
     let store = memory_only();
     assert_eq!(store.get(&key(1)).await.unwrap(), None);
-    store.put(entry(1)).await.unwrap();
+    store.put(entry(1), None).await.unwrap();
     assert_eq!(*store.get(&key(1)).await.unwrap().unwrap(), entry(1));
     assert_eq!(store.get(&key(2)).await.unwrap(), None);
     assert_eq!(store.usage().entries, 1);
@@ -111,13 +120,13 @@ async fn an_expired_entry_is_returned_until_it_is_swept() {
     old.ttl = Duration::from_secs(10);
     let home = partition(1);
     let direction = Random(1).direction(8);
-    store.put(old.clone()).await.unwrap();
-    assert!(store.place(&old.key, old.created_at, placed(home, direction.clone())).await.unwrap());
+    store.put(old.clone(), None).await.unwrap();
+    assert!(store.place(&Arc::new(old.clone()), placed(home, direction.clone())).await.unwrap());
     assert_eq!(*store.get(&old.key).await.unwrap().unwrap(), old);
     assert_eq!(store.nearest(&home, &direction, 1).await.unwrap().len(), 1);
-    store.0.sweep(SystemTime::now());
+    inner(&store).sweep(SystemTime::now());
     assert!(store.get(&old.key).await.unwrap().is_some(), "expired lately: whoever asks is told so");
-    store.0.sweep(SystemTime::now() + keeper::GRACE);
+    inner(&store).sweep(SystemTime::now() + embedded::keeper::GRACE);
     assert_eq!(store.get(&old.key).await.unwrap(), None);
     assert!(store.is_empty_partition(&home).await.unwrap());
     assert_eq!(
@@ -138,12 +147,12 @@ async fn a_replaced_entry_loses_its_embedding() {
     assert!((similarity - 1.0).abs() < 1e-5);
     let mut newer = entry(1);
     newer.created_at += Duration::from_secs(1);
-    store.put(newer.clone()).await.unwrap();
+    store.put(newer.clone(), None).await.unwrap();
     assert!(store.nearest(&home, &direction, 5).await.unwrap().is_empty());
     assert!(store.is_empty_partition(&home).await.unwrap());
-    let late = store.place(&key(1), entry(1).created_at, placed(home, direction.clone())).await.unwrap();
+    let late = store.place(&Arc::new(entry(1)), placed(home, direction.clone())).await.unwrap();
     assert!(!late, "the embedding of the replaced entry comes too late");
-    assert!(store.place(&key(1), newer.created_at, placed(home, direction.clone())).await.unwrap());
+    assert!(store.place(&Arc::new(newer.clone()), placed(home, direction.clone())).await.unwrap());
     assert_eq!(*store.nearest(&home, &direction, 5).await.unwrap()[0].entry, newer);
 }
 
@@ -153,7 +162,7 @@ async fn placing_anew_moves_an_entry() {
     let (first, second) = (partition(1), partition(2));
     let direction = Random(1).direction(16);
     put_placed(&store, 1, first, &direction).await;
-    assert!(store.place(&key(1), entry(1).created_at, placed(second, direction.clone())).await.unwrap());
+    assert!(store.place(&Arc::new(entry(1)), placed(second, direction.clone())).await.unwrap());
     assert!(store.nearest(&first, &direction, 5).await.unwrap().is_empty());
     assert_eq!(store.nearest(&second, &direction, 5).await.unwrap().len(), 1);
     assert!(store.remove(&key(1).id()).await.unwrap());
@@ -223,9 +232,9 @@ async fn entries_are_found_removed_and_their_hits_counted() {
     let store = memory_only();
     let home = partition(1);
     let direction = Random(5).direction(16);
-    store.put(entry(1)).await.unwrap();
+    store.put(entry(1), None).await.unwrap();
     store.record_hit(&key(1));
-    assert!(store.place(&key(1), entry(1).created_at, placed(home, direction.clone())).await.unwrap());
+    assert!(store.place(&Arc::new(entry(1)), placed(home, direction.clone())).await.unwrap());
     store.record_hit(&key(1));
     store.record_hit(&key(2));
     let found = store.find(&key(1).id()).await.unwrap().unwrap();
@@ -241,7 +250,7 @@ async fn entries_are_found_removed_and_their_hits_counted() {
 async fn a_list_is_paged_newest_first_and_stays_in_place() {
     let store = memory_only();
     for number in 0..50 {
-        store.put(entry(number)).await.unwrap();
+        store.put(entry(number), None).await.unwrap();
     }
     let mut query = ListQuery { contains: "GRÖSSE".to_lowercase(), limit: 7, cursor: None };
     assert!(store.list(&query).await.unwrap().entries.is_empty());
@@ -252,7 +261,7 @@ async fn a_list_is_paged_newest_first_and_stays_in_place() {
         let page = store.list(&query).await.unwrap();
         listed.extend(page.entries.iter().map(|found| found.entry.key));
         // A newer entry does not push the pages along.
-        store.put(entry(1000 + u64::try_from(listed.len()).unwrap())).await.unwrap();
+        store.put(entry(1000 + u64::try_from(listed.len()).unwrap()), None).await.unwrap();
         let Some(next) = page.next else { break };
         query.cursor = Some(next.to_string().parse().unwrap());
     }
@@ -270,7 +279,7 @@ async fn a_purge_takes_what_it_selects_and_an_empty_one_nothing() {
     for number in 0..30 {
         let mut entry = entry(number);
         entry.created_at = SystemTime::now() - Duration::from_secs(if number < 10 { 100 } else { 0 });
-        store.put(entry).await.unwrap();
+        store.put(entry, None).await.unwrap();
     }
     let nothing = Selector::Matching { model: None, namespace: None, older_than: None };
     assert_eq!(store.purge(&nothing).await.unwrap(), 0);
@@ -293,5 +302,5 @@ async fn options_that_make_no_sense_are_refused() {
     assert!(matches!(Store::open(&no_room), Err(OpenError::Options(_))));
     let no_entries = StoreOptions { max_entries: 0, ..StoreOptions::default() };
     assert!(matches!(Store::open(&no_entries), Err(OpenError::Options(_))));
-    assert_ne!(memory_only().secret(), memory_only().secret());
+    assert_ne!(*memory_only().secret().borrow(), *memory_only().secret().borrow());
 }

@@ -49,10 +49,10 @@ async fn clusters_find_what_a_whole_scan_finds() {
         put_placed(&store, number, partition(1), row).await;
         if number % 5_000 == 4_999 {
             // What the keeper does when it gets to it.
-            store.0.index.upkeep(&partition(1));
+            inner(&store).index.upkeep(&partition(1));
         }
     }
-    let cost = store.0.index.search(&partition(1)).unwrap().cost();
+    let cost = inner(&store).index.search(&partition(1)).unwrap().cost();
     assert!(cost < 5_000, "a search looks at a part: {cost}");
     let found = recall(&store, &rows, |_| true, &mut random).await;
     assert!(found >= 0.95, "recall {found}");
@@ -62,7 +62,7 @@ async fn clusters_find_what_a_whole_scan_finds() {
     }
     let found = recall(&store, &rows, |number| number % 3 != 0, &mut random).await;
     assert!(found >= 0.95, "recall {found} before the upkeep");
-    store.0.index.upkeep(&partition(1));
+    inner(&store).index.upkeep(&partition(1));
     let found = recall(&store, &rows, |number| number % 3 != 0, &mut random).await;
     assert!(found >= 0.95, "recall {found} after it");
     assert_eq!(store.purge(&Selector::All).await.unwrap(), 20_000 - 6_667);
@@ -78,7 +78,7 @@ async fn equal_rows_and_outliers_are_clustered_too() {
     for number in 0..4_000 {
         put_placed(&store, number, partition(1), if number == 77 { &opposite } else { &same }).await;
     }
-    store.0.index.upkeep(&partition(1));
+    inner(&store).index.upkeep(&partition(1));
     assert_eq!(keys(&store.nearest(&partition(1), &opposite, 1).await.unwrap()), [key(77)]);
     assert_eq!(store.nearest(&partition(1), &same, 50).await.unwrap().len(), 50);
 }
@@ -90,12 +90,12 @@ async fn a_model_of_another_dimension_takes_a_large_partition_over() {
     for number in 0..1_500 {
         put_placed(&store, number, partition(1), &random.direction(16)).await;
     }
-    store.0.index.upkeep(&partition(1));
+    inner(&store).index.upkeep(&partition(1));
     let newer: Vec<_> = (0..1_500).map(|_| random.direction(32)).collect();
     for (number, row) in (2_000..).zip(&newer) {
         put_placed(&store, number, partition(1), row).await;
     }
-    store.0.index.upkeep(&partition(1));
+    inner(&store).index.upkeep(&partition(1));
     assert_eq!(keys(&store.nearest(&partition(1), &newer[3], 1).await.unwrap()), [key(2_003)]);
     assert!(store.nearest(&partition(1), &random.direction(8), 1).await.unwrap().is_empty());
 }

@@ -5,12 +5,15 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
+use tokio::sync::watch;
+
+use super::Inner;
 use super::disk::{self, Change, Contents, Opened, Stored, Verdict};
-use super::entry::Partition;
-use super::index::{self, Index, Upkeep};
 use super::keeper::{GRACE, Keeper};
-use super::memory::{Memory, Slot};
-use super::{Inner, OpenError, StoreOptions};
+use crate::store::entry::Partition;
+use crate::store::index::{self, Index, Upkeep};
+use crate::store::memory::{Memory, Slot};
+use crate::store::{OpenError, StoreOptions};
 
 /// Opens the store.
 pub(super) fn open(options: &StoreOptions) -> Result<Arc<Inner>, OpenError> {
@@ -39,10 +42,10 @@ pub(super) fn open(options: &StoreOptions) -> Result<Arc<Inner>, OpenError> {
         index: Arc::new(index),
         disk: OnceLock::new(),
         keeper: Keeper::default(),
-        secret: match &opened {
+        secret: watch::Sender::new(match &opened {
             Some(opened) => opened.secret,
             None => disk::random()?,
-        },
+        }),
         sequence: AtomicU64::new(opened.as_ref().map_or(1, Opened::next_sequence)),
         key_locks: std::array::from_fn(|_| parking_lot::Mutex::default()),
         evicted: AtomicU64::new(0),

@@ -4,7 +4,7 @@
 //! of record, its number and all before. The key is made of the store's secret, so that a record of another
 //! store is as foreign as a damaged one.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::dialect::{Endpoint, Reply, Usage};
 use crate::store::entry::{Entry, Key, Partition, Scope};
 use crate::store::index::codes::{Codes, MAX_DIMENSION};
+use crate::store::milliseconds;
 
 /// The version written, and the only one read.
 pub(super) const SCHEMA: u8 = 1;
@@ -191,12 +192,6 @@ fn read_embedding(content: &[u8]) -> Option<(Partition, Codes)> {
     let plane = |bytes: &[u8]| bytes.iter().map(|byte| byte.cast_signed()).collect();
     let (high, low) = planes.split_at_checked(dimension)?;
     Some((Partition(*partition), Codes { high: plane(high), low: plane(low), scale }))
-}
-
-/// Milliseconds since the Unix epoch; zero for a clock before it.
-pub(super) fn milliseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

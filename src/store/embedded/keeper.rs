@@ -7,15 +7,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::entry::Partition;
-use super::index::Index;
-use super::{Cause, Inner, OpenError};
+use super::{Cause, Inner};
+use crate::store::OpenError;
+use crate::store::entry::Partition;
+use crate::store::index::Index;
 
 /// How often expired entries are looked for: a pass over a million takes a tenth of a second of one core.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// How long an expired entry stays, so that whoever asks is told that it expired.
-pub(super) const GRACE: Duration = Duration::from_mins(1);
+pub(in crate::store) const GRACE: Duration = Duration::from_mins(1);
 
 /// The keeper's handle.
 #[derive(Debug, Default)]
@@ -100,7 +101,7 @@ impl Shared {
 
 impl Inner {
     /// Takes out what expired a while ago.
-    pub(super) fn sweep(&self, now: SystemTime) {
+    pub(in crate::store) fn sweep(&self, now: SystemTime) {
         for slot in self.memory.iter() {
             if slot.entry.age(now) >= slot.entry.ttl.saturating_add(GRACE) {
                 self.remove(&slot, Cause::Expired);

@@ -30,10 +30,10 @@ use self::folder::Folder;
 use self::queue::Queue;
 use self::record::Seal;
 use self::writer::{Health, Writer};
-use super::entry::Partition;
-use super::index::codes::Codes;
-use super::memory::Slot;
-use super::{OpenError, StoreError, StoreOptions};
+use crate::store::entry::Partition;
+use crate::store::index::codes::Codes;
+use crate::store::memory::Slot;
+use crate::store::{OpenError, StoreError, StoreOptions};
 
 /// A folder opened and read, before its writer runs.
 pub(super) struct Opened {

@@ -1,0 +1,57 @@
+//! Entries of the embedded store for people: found by id, listed page by page, purged.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::{Cause, Embedded, Inner};
+use crate::store::StoreError;
+use crate::store::entry::EntryId;
+use crate::store::listing::{Cursor, Found, ListQuery, Newest, Page, Selector, is_match};
+use crate::store::memory::Slot;
+
+impl Embedded {
+    pub(in crate::store) fn find(&self, id: &EntryId) -> Option<Found> {
+        self.0.memory.find(id).map(|slot| found(&slot))
+    }
+
+    pub(in crate::store) async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        let (inner, query) = (Arc::clone(&self.0), query.clone());
+        tokio::task::spawn_blocking(move || inner.list(&query)).await.map_err(|_| StoreError::Closed)
+    }
+
+    pub(in crate::store) async fn purge(&self, selector: &Selector) -> Result<u64, StoreError> {
+        let (inner, selector) = (Arc::clone(&self.0), selector.clone());
+        let purge = move || inner.purge(&selector, SystemTime::now());
+        tokio::task::spawn_blocking(purge).await.map_err(|_| StoreError::Closed)
+    }
+}
+
+fn found(slot: &Slot) -> Found {
+    Found { entry: Arc::clone(&slot.entry), hits: slot.hits.load(Ordering::Relaxed) }
+}
+
+impl Inner {
+    fn list(&self, query: &ListQuery) -> Page {
+        let folded = query.folded();
+        let mut newest = Newest::new(query);
+        for slot in self.memory.iter() {
+            let place = Cursor::of(slot.entry.created_at, slot.sequence);
+            if newest.wants(place) && is_match(&slot.entry.prompt, &folded) {
+                newest.push(place, slot);
+            }
+        }
+        let (slots, next) = newest.finish();
+        Page { entries: slots.iter().map(|slot| found(slot)).collect(), next }
+    }
+
+    fn purge(&self, selector: &Selector, now: SystemTime) -> u64 {
+        let mut purged = 0;
+        for slot in self.memory.iter() {
+            if selector.selects(&slot.entry, now) && self.remove(&slot, Cause::Removed) {
+                purged += 1;
+            }
+        }
+        purged
+    }
+}

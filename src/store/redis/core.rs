@@ -1,0 +1,359 @@
+//! What the parts of the store in Redis share: the connection, the names, the tiers in process, the counters;
+//! and how an entry is read, and a partition kept the same as its index.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use redis::Value;
+use tokio::sync::{Semaphore, mpsc};
+use tracing::debug;
+
+use super::super::StoreError;
+use super::super::entry::{Entry, EntryId, Key, Partition};
+use super::super::index::Index;
+use super::hot::Hot;
+use super::link::{Link, LinkError};
+use super::names::Names;
+use super::record::{self, Damage, Row, Seal, Values};
+use super::scripts::{Call, Scripts};
+use super::shelves::{News, Shelf, Shelves, Version};
+
+/// Members asked for at once where an index has news.
+const NEWS: usize = 1024;
+
+/// Rows read in one round trip. The first so many of a partition are waited for, the rest follows behind.
+const ROWS: usize = 256;
+
+/// Partitions that are read behind requests at once, so that a replica that starts does not ask Redis for
+/// everything in one moment.
+const READERS: usize = 2;
+
+/// A member of an index, and its version.
+type Member = (EntryId, Version);
+
+/// See the module.
+pub(super) struct Core {
+    pub(super) link: Link,
+    pub(super) names: Names,
+    pub(super) scripts: Scripts,
+    pub(super) seal: RwLock<Seal>,
+    pub(super) hot: Arc<Hot>,
+    pub(super) index: Arc<Index>,
+    pub(super) shelves: Shelves,
+    pub(super) model: String,
+    /// Members of indexes that were met and are gone, to be taken out behind requests.
+    pub(super) gone: mpsc::Sender<(Partition, Vec<EntryId>)>,
+    pub(super) damaged: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) failed: AtomicU64,
+    readers: Semaphore,
+}
+
+/// What a [`Core`] is made of besides what it makes itself.
+pub(super) struct CoreParts {
+    pub(super) link: Link,
+    pub(super) names: Names,
+    pub(super) seal: Seal,
+    pub(super) hot: Arc<Hot>,
+    pub(super) index: Arc<Index>,
+    pub(super) index_bytes: u64,
+    pub(super) model: String,
+    pub(super) gone: mpsc::Sender<(Partition, Vec<EntryId>)>,
+}
+
+impl Core {
+    pub(super) fn new(parts: CoreParts) -> Self {
+        Self {
+            link: parts.link,
+            names: parts.names,
+            scripts: Scripts::new(),
+            seal: RwLock::new(parts.seal),
+            hot: parts.hot,
+            shelves: Shelves::new(Arc::clone(&parts.index), parts.index_bytes),
+            index: parts.index,
+            model: parts.model,
+            gone: parts.gone,
+            damaged: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            readers: Semaphore::new(READERS),
+        }
+    }
+
+    /// The seal in force.
+    pub(super) fn seal(&self) -> Seal {
+        self.seal.read().clone()
+    }
+
+    /// An entry as Redis has it, in one round trip. What cannot be used is removed, counted, and none.
+    pub(super) async fn read(&self, id: &EntryId) -> Result<Option<Entry>, StoreError> {
+        let mut cmd = redis::cmd("HMGET");
+        let name = self.names.entry(id);
+        cmd.arg(&name).arg(&record::FIELDS);
+        let values = match self.link.ask::<Value>(&cmd).await {
+            Ok(value) => values(value),
+            Err(error) if error.is_wrong_type() => Err(Damage::Broken),
+            Err(error) => return Err(error.into()),
+        };
+        let damage = match values.and_then(|values| self.seal.read().read(values)) {
+            Ok(Some(entry)) if entry.key.id() == *id => return Ok(Some(entry)),
+            Ok(None) => return Ok(None),
+            Ok(Some(_)) => Damage::Broken,
+            Err(damage) => damage,
+        };
+        self.discard(&name, &damage).await?;
+        Ok(None)
+    }
+
+    /// The entry of a key, by the hot tier or Redis.
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<Arc<Entry>>, StoreError> {
+        if let Some(entry) = self.hot.get(key, self.link.is_up()) {
+            return Ok(Some(entry));
+        }
+        let id = key.id();
+        let ticket = self.hot.ticket(&id);
+        // One of another key with the same id took its place, or its own does not come first to be seen.
+        let Some(entry) = self.read(&id).await?.filter(|entry| entry.key == *key) else { return Ok(None) };
+        let entry = Arc::new(entry);
+        self.hot.keep(ticket, &entry);
+        Ok(Some(entry))
+    }
+
+    /// Removes what cannot be used.
+    async fn discard(&self, name: &str, damage: &Damage) -> Result<(), StoreError> {
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        debug!(%damage, "an entry in Redis is of no use; removing it");
+        let mut cmd = redis::cmd("UNLINK");
+        cmd.arg(name);
+        self.link.ask::<Value>(&cmd).await?;
+        Ok(())
+    }
+
+    /// Brings a partition up to date with Redis: whatever any replica stored before this was called is found by
+    /// a search after it, in a large partition that is not read yet a little later.
+    pub(super) async fn refresh(self: &Arc<Self>, partition: &Partition) -> Result<(), StoreError> {
+        let shelf = self.shelves.open(partition);
+        while let Some(since) = shelf.since() {
+            let members = match self.members_since(partition, since).await {
+                Ok(members) => members,
+                Err(error) if error.is_wrong_type() => return self.drop_index(&shelf).await,
+                Err(error) => return Err(error.into()),
+            };
+            match shelf.compare(since, &members) {
+                News::Lost => shelf.distrust(),
+                News::Unknown(unknown) => {
+                    if !unknown.is_empty() {
+                        let _reading = shelf.reading.lock().await;
+                        // Whoever read before us may have read the same.
+                        let unknown = shelf.lacking(&unknown);
+                        self.read_rows(&shelf, &unknown).await?;
+                    }
+                    shelf.note(&members, false);
+                    if members.len() < NEWS {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        self.list(&shelf).await
+    }
+
+    /// Lists all members of an index, newest first, and reads those that are not in memory: the newest at once,
+    /// the others behind the request.
+    async fn list(self: &Arc<Self>, shelf: &Arc<Shelf>) -> Result<(), StoreError> {
+        let reading = shelf.reading.lock().await;
+        if shelf.since().is_some() {
+            return Ok(());
+        }
+        let newest = match self.members_below(&shelf.partition, None).await {
+            Ok(newest) => newest,
+            Err(error) if error.is_wrong_type() => return self.drop_index(shelf).await,
+            Err(error) => return Err(error.into()),
+        };
+        self.read_rows(shelf, &shelf.lacking(&newest)).await?;
+        let mut ascending = newest.clone();
+        ascending.reverse();
+        shelf.note(&ascending, true);
+        let mut seen: HashSet<_> = newest.iter().map(|(id, _)| *id).collect();
+        let Some((_, last)) = newest.last().copied().filter(|_| newest.len() == ROWS) else {
+            self.shelves.keep_only(shelf, &seen);
+            return Ok(());
+        };
+        drop(reading);
+        let (core, shelf) = (Arc::clone(self), Arc::clone(shelf));
+        tokio::spawn(async move {
+            if let Err(error) = core.list_rest(&shelf, last, &mut seen).await {
+                debug!(%error, "a partition was not read whole; it is begun anew when it is asked for");
+                shelf.distrust();
+            }
+        });
+        Ok(())
+    }
+
+    async fn list_rest(
+        &self,
+        shelf: &Shelf,
+        mut last: Version,
+        seen: &mut HashSet<EntryId>,
+    ) -> Result<(), StoreError> {
+        // It is never closed.
+        let _permit = self.readers.acquire().await.map_err(|_| StoreError::Closed)?;
+        loop {
+            let members = self.members_below(&shelf.partition, Some(last)).await?;
+            self.read_rows(shelf, &shelf.lacking(&members)).await?;
+            seen.extend(members.iter().map(|(id, _)| *id));
+            match members.last() {
+                Some((_, version)) if members.len() == ROWS => last = *version,
+                _ => break,
+            }
+        }
+        self.shelves.keep_only(shelf, seen);
+        Ok(())
+    }
+
+    /// Reads entries of a partition and places them.
+    async fn read_rows(&self, shelf: &Shelf, members: &[Member]) -> Result<(), StoreError> {
+        for members in members.chunks(ROWS) {
+            let mut pipeline = redis::Pipeline::with_capacity(members.len());
+            for (id, _) in members {
+                pipeline.cmd("HMGET").arg(self.names.entry(id)).arg(&record::ROW_FIELDS);
+            }
+            let answers = self.link.ask_all(&pipeline).await?;
+            let mut gone = Vec::new();
+            for ((id, version), answer) in members.iter().zip(answers) {
+                match self.row(&shelf.partition, id, answer)? {
+                    Ok(Some(row)) => _ = self.shelves.insert(shelf, *version, row),
+                    Ok(None) => gone.push(*id),
+                    Err(damage) => {
+                        self.discard(&self.names.entry(id), &damage).await?;
+                        gone.push(*id);
+                    }
+                }
+            }
+            for id in &gone {
+                self.shelves.remove(shelf, id);
+            }
+            self.forget_members(shelf.partition, gone);
+        }
+        Ok(())
+    }
+
+    fn row(
+        &self,
+        partition: &Partition,
+        id: &EntryId,
+        answer: Value,
+    ) -> Result<Result<Option<Row>, Damage>, StoreError> {
+        if let Value::ServerError(error) = &answer
+            && error.code() != "WRONGTYPE"
+        {
+            return Err(StoreError::Refused(error.to_string()));
+        }
+        let row = values(answer).and_then(|values| self.seal.read().read_row(partition, values));
+        Ok(match row {
+            Ok(Some(row)) if row.entry.key.id() != *id => Err(Damage::Broken),
+            row => row,
+        })
+    }
+
+    /// Has members whose entries are gone taken out of their index, behind requests. Dropped where too much is
+    /// waiting: they will be met again.
+    pub(super) fn forget_members(&self, partition: Partition, ids: Vec<EntryId>) {
+        if !ids.is_empty() {
+            let _ = self.gone.try_send((partition, ids));
+        }
+    }
+
+    /// Takes members out of an index whose entries are gone, and only those.
+    pub(super) async fn tidy(&self, partition: &Partition, ids: &[EntryId]) -> Result<(), LinkError> {
+        let Some(tag) = partition.0.first_chunk() else { return Ok(()) };
+        for ids in ids.chunks(ROWS) {
+            let mut call = Call::default().key(self.names.index(partition)).key(self.names.hits(tag));
+            for id in ids {
+                call = call.key(self.names.entry(id)).argument(id.0);
+            }
+            self.link.run::<i64>(&self.scripts.tidy, &call).await?;
+        }
+        Ok(())
+    }
+
+    /// An index that is none is removed; its entries are found by their keys alone.
+    async fn drop_index(&self, shelf: &Shelf) -> Result<(), StoreError> {
+        self.discard(&self.names.index(&shelf.partition), &Damage::Broken).await?;
+        self.shelves.keep_only(shelf, &HashSet::new());
+        shelf.distrust();
+        Ok(())
+    }
+
+    /// The members of an index from a version on, oldest first.
+    async fn members_since(&self, partition: &Partition, since: Version) -> Result<Vec<Member>, LinkError> {
+        let mut cmd = redis::cmd("ZRANGEBYSCORE");
+        cmd.arg(self.names.index(partition)).arg(since).arg("+inf").arg("WITHSCORES");
+        cmd.arg("LIMIT").arg(0).arg(NEWS);
+        self.link.ask::<Value>(&cmd).await.map(members)
+    }
+
+    /// The newest members of an index below a version, newest first.
+    async fn members_below(
+        &self,
+        partition: &Partition,
+        below: Option<Version>,
+    ) -> Result<Vec<Member>, LinkError> {
+        let mut cmd = redis::cmd("ZREVRANGEBYSCORE");
+        cmd.arg(self.names.index(partition));
+        match below {
+            Some(version) => cmd.arg(format!("({version}")),
+            None => cmd.arg("+inf"),
+        };
+        cmd.arg("-inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(ROWS);
+        self.link.ask::<Value>(&cmd).await.map(members)
+    }
+}
+
+/// The values of a hash's fields.
+pub(super) fn values(answer: Value) -> Result<Values, Damage> {
+    let Value::Array(values) = answer else { return Err(Damage::Broken) };
+    let value = |value| match value {
+        Value::Nil => Ok(None),
+        Value::BulkString(bytes) => Ok(Some(bytes)),
+        _ => Err(Damage::Broken),
+    };
+    values.into_iter().map(value).collect()
+}
+
+/// Members with their scores, in the flat list of RESP2 or the pairs of RESP3. What is no member of ours is left
+/// out.
+fn members(answer: Value) -> Vec<Member> {
+    let Value::Array(answer) = answer else { return Vec::new() };
+    let pairs: Vec<(Value, Value)> = if matches!(answer.first(), Some(Value::Array(_))) {
+        let pair = |pair| match pair {
+            Value::Array(pair) => <[Value; 2]>::try_from(pair).ok().map(|[id, score]| (id, score)),
+            _ => None,
+        };
+        answer.into_iter().filter_map(pair).collect()
+    } else {
+        let mut flat = answer.into_iter();
+        std::iter::from_fn(|| Some((flat.next()?, flat.next()?))).collect()
+    };
+    pairs.into_iter().filter_map(|(id, score)| Some((member(&id)?, version(&score)?))).collect()
+}
+
+fn member(id: &Value) -> Option<EntryId> {
+    let Value::BulkString(id) = id else { return None };
+    id.as_slice().try_into().ok().map(EntryId)
+}
+
+fn version(score: &Value) -> Option<Version> {
+    match score {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number below 2⁵³ by the script that wrote it; anything else is saturated"
+        )]
+        Value::Double(score) => Some(*score as Version),
+        Value::BulkString(score) => record::number(score),
+        _ => None,
+    }
+}

@@ -1,0 +1,352 @@
+//! The connection to Redis over time: made, watched, given up, made again; and every command's limit of time.
+//!
+//! A circuit breaker by construction: after [`FAILURES`] commands in a row that failed for want of an answer the
+//! connection is given up, and until a new one has been made (with back-off and jitter, so that replicas do not
+//! come back all at once) every command fails at once. The handshake of the new connection is the trial.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use redis::aio::ConnectionLike;
+use redis::{Cmd, ConnectionInfo, ErrorKind, FromRedisValue, Pipeline, RedisError, ServerErrorKind, Value};
+use tokio::sync::{Notify, watch};
+use tracing::{debug, info, warn};
+
+use super::super::{StoreError, StoreState};
+use super::dial::{Connection, Dialler, timed_out};
+use super::scripts::{Call, Script};
+
+/// Commands in a row without an answer after which the connection is given up.
+const FAILURES: u32 = 3;
+
+/// How often the connection is tried out, so that an idle one that died is noticed.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// How long after the first failed try to connect the next comes; each doubles that.
+const BACKOFF: Duration = Duration::from_millis(50);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// A handle on the connection.
+#[derive(Clone)]
+pub(super) struct Link(Arc<Shared>);
+
+struct Shared {
+    dialler: Dialler,
+    command_timeout: Duration,
+    current: RwLock<Option<Current>>,
+    /// Counts connections made; a new one means that anything may have happened to what Redis holds.
+    epoch: watch::Sender<Option<u64>>,
+    failures: AtomicU32,
+    give_up: Notify,
+    /// What is wrong, for people.
+    trouble: Mutex<Option<String>>,
+    outages: AtomicU64,
+    unanswered: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Current {
+    connection: Connection,
+    server: Option<ConnectionInfo>,
+    epoch: u64,
+}
+
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    /// Redis cannot be reached, or did not answer in time.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Redis answered with an error.
+    #[error(transparent)]
+    Refused(RedisError),
+}
+
+impl From<LinkError> for StoreError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Unavailable(reason) => Self::Unavailable(reason),
+            LinkError::Refused(error) => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl LinkError {
+    /// Whether the key holds a value of another type than the command is for.
+    pub(super) fn is_wrong_type(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.code() == Some("WRONGTYPE"))
+    }
+
+    /// Whether the server does not know a script by its digest.
+    pub(super) fn is_unknown_script(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
+    }
+}
+
+impl Link {
+    /// A link that is down until [`Link::keep`] runs.
+    pub(super) fn new(dialler: Dialler, command_timeout: Duration) -> Self {
+        Self(Arc::new(Shared {
+            dialler,
+            command_timeout,
+            current: RwLock::new(None),
+            epoch: watch::Sender::new(None),
+            failures: AtomicU32::new(0),
+            give_up: Notify::new(),
+            trouble: Mutex::new(Some("no connection yet".to_owned())),
+            outages: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn dialler(&self) -> &Dialler {
+        &self.0.dialler
+    }
+
+    /// Which connection is in force; `None` while there is none.
+    pub(super) fn epoch(&self) -> watch::Receiver<Option<u64>> {
+        self.0.epoch.subscribe()
+    }
+
+    /// Whether commands are taken.
+    pub(super) fn is_up(&self) -> bool {
+        self.0.current.read().is_some()
+    }
+
+    /// The server that the connection leads to, where it is one.
+    pub(super) fn server(&self) -> Option<ConnectionInfo> {
+        self.0.current.read().as_ref().and_then(|current| current.server.clone())
+    }
+
+    /// How the store does, as far as the connection knows.
+    pub(super) fn state(&self) -> StoreState {
+        match &*self.0.trouble.lock() {
+            None => StoreState::Ok,
+            Some(reason) => StoreState::Degraded(reason.clone()),
+        }
+    }
+
+    /// Times that the connection was given up.
+    pub(super) fn outages(&self) -> u64 {
+        self.0.outages.load(Ordering::Relaxed)
+    }
+
+    /// Commands without an answer.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.0.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Asks Redis one thing.
+    pub(super) async fn ask<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, LinkError> {
+        let mut current = self.current()?;
+        let answer =
+            tokio::time::timeout(self.0.command_timeout, cmd.query_async(&mut current.connection)).await;
+        self.judge(answer.unwrap_or_else(|_| Err(timed_out())), current.epoch)
+    }
+
+    /// Asks Redis several things of one slot in one round trip. An answer may be an error of its own
+    /// ([`Value::ServerError`]).
+    pub(super) async fn ask_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
+        let mut current = self.current()?;
+        let asked = current.connection.req_packed_commands(pipeline, 0, pipeline.len());
+        let answer = tokio::time::timeout(self.0.command_timeout, asked).await;
+        self.judge(answer.unwrap_or_else(|_| Err(timed_out())), current.epoch)
+    }
+
+    /// Runs a script: by its digest, and in full where the server has not met it yet.
+    pub(super) async fn run<T: FromRedisValue>(&self, script: &Script, call: &Call) -> Result<T, LinkError> {
+        match self.ask(&call.by_digest(script)).await {
+            Err(error) if error.is_unknown_script() => self.ask(&call.in_full(script)).await,
+            answer => answer,
+        }
+    }
+
+    /// The connection itself, for what goes to each node; its answers want [`Link::judge`].
+    pub(super) fn connection(&self) -> Result<(Connection, u64), LinkError> {
+        self.current().map(|current| (current.connection, current.epoch))
+    }
+
+    /// What an answer says of the connection it came over.
+    pub(super) fn judge<T>(&self, answer: Result<T, RedisError>, epoch: u64) -> Result<T, LinkError> {
+        let error = match answer {
+            Ok(value) => {
+                self.0.failures.store(0, Ordering::Relaxed);
+                return Ok(value);
+            }
+            Err(error) => error,
+        };
+        match Meaning::of(&error) {
+            Meaning::Answer => {
+                self.0.failures.store(0, Ordering::Relaxed);
+                Err(LinkError::Refused(error))
+            }
+            // The server is there and refuses to write; another may be the master by now.
+            Meaning::ReadOnly => {
+                if self.0.dialler.can_fail_over() {
+                    self.lose(epoch, &error.to_string());
+                }
+                Err(LinkError::Refused(error))
+            }
+            Meaning::Lost => {
+                self.0.unanswered.fetch_add(1, Ordering::Relaxed);
+                self.lose(epoch, &error.to_string());
+                Err(LinkError::Unavailable(error.to_string()))
+            }
+            Meaning::Silence => {
+                self.0.unanswered.fetch_add(1, Ordering::Relaxed);
+                if self.0.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
+                    self.lose(epoch, &format!("no answer to {FAILURES} commands in a row, last: {error}"));
+                }
+                Err(LinkError::Unavailable(error.to_string()))
+            }
+        }
+    }
+
+    fn current(&self) -> Result<Current, LinkError> {
+        self.0.current.read().clone().ok_or_else(|| {
+            let trouble = self.0.trouble.lock().clone();
+            LinkError::Unavailable(trouble.unwrap_or_else(|| "no connection".to_owned()))
+        })
+    }
+
+    /// Gives a connection up, unless it has been already.
+    fn lose(&self, epoch: u64, reason: &str) {
+        {
+            let mut current = self.0.current.write();
+            if current.as_ref().is_none_or(|current| current.epoch != epoch) {
+                return;
+            }
+            *current = None;
+        }
+        *self.0.trouble.lock() = Some(reason.to_owned());
+        self.0.outages.fetch_add(1, Ordering::Relaxed);
+        self.0.epoch.send_replace(None);
+        self.0.give_up.notify_one();
+        warn!(reason, "the connection to Redis is lost; requests go upstream until it is back");
+    }
+
+    /// Keeps a connection for as long as the store lives. `greet` prepares a new one before others may use it.
+    pub(super) async fn keep(self, greet: impl AsyncFn(Connection) -> Result<(), RedisError>) {
+        let mut wait = BACKOFF;
+        let mut told = false;
+        for epoch in 1.. {
+            let dialled = match self.0.dialler.dial().await {
+                Ok(dialled) => {
+                    let limit = self.0.command_timeout.max(Duration::from_millis(100)) * 2;
+                    let greeted = tokio::time::timeout(limit, greet(dialled.connection.clone())).await;
+                    greeted.unwrap_or_else(|_| Err(timed_out())).map(|()| dialled)
+                }
+                Err(error) => Err(error),
+            };
+            match dialled {
+                Ok(dialled) => {
+                    wait = BACKOFF;
+                    told = false;
+                    self.0.failures.store(0, Ordering::Relaxed);
+                    let current = Current { connection: dialled.connection, server: dialled.server, epoch };
+                    *self.0.current.write() = Some(current);
+                    *self.0.trouble.lock() = None;
+                    self.0.epoch.send_replace(Some(epoch));
+                    info!(connection = epoch, "connected to Redis");
+                    self.watch(epoch).await;
+                    // The first try comes soon, but not of all replicas in the same moment.
+                    tokio::time::sleep(jittered(BACKOFF / 4)).await;
+                }
+                Err(error) => {
+                    *self.0.trouble.lock() = Some(format!("no connection: {error}"));
+                    // Tells those who wait for the first try.
+                    self.0.epoch.send_replace(None);
+                    if told {
+                        debug!(%error, "still no connection to Redis");
+                    } else {
+                        warn!(%error, "{}", remedy(&error));
+                        told = true;
+                    }
+                    tokio::time::sleep(jittered(wait)).await;
+                    wait = (wait * 2).min(LONGEST_BACKOFF);
+                }
+            }
+        }
+    }
+
+    /// Returns when the connection was given up. Tries it out meanwhile.
+    async fn watch(&self, epoch: u64) {
+        let probe = match self.0.dialler.can_fail_over() && !self.0.dialler.is_cluster() {
+            true => redis::cmd("ROLE"),
+            false => redis::cmd("PING"),
+        };
+        loop {
+            tokio::select! {
+                () = self.0.give_up.notified() => {}
+                () = tokio::time::sleep(jittered(HEARTBEAT)) => {}
+            }
+            if self.0.current.read().as_ref().is_none_or(|current| current.epoch != epoch) {
+                return;
+            }
+            let answer: Result<Value, _> = self.ask(&probe).await;
+            if let Ok(Value::Array(role)) = &answer
+                && role.first().is_some_and(|role| *role != Value::BulkString(b"master".to_vec()))
+            {
+                self.lose(epoch, "the server is no longer the master");
+            }
+        }
+    }
+}
+
+/// What an error says of the connection.
+enum Meaning {
+    /// The server is well and refused this command.
+    Answer,
+    /// The server takes no writes.
+    ReadOnly,
+    /// The connection is gone.
+    Lost,
+    /// No answer came, or none that tells anything of what was asked.
+    Silence,
+}
+
+impl Meaning {
+    fn of(error: &RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::Server(ServerErrorKind::ReadOnly) => Self::ReadOnly,
+            ErrorKind::Server(
+                ServerErrorKind::BusyLoading
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask,
+            ) => Self::Silence,
+            ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => Self::Answer,
+            ErrorKind::Io if error.is_timeout() => Self::Silence,
+            ErrorKind::ClusterConnectionNotFound => Self::Silence,
+            // What follows bytes that make no sense belongs to nobody.
+            _ => Self::Lost,
+        }
+    }
+}
+
+fn remedy(error: &RedisError) -> &'static str {
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => {
+            "Redis refuses the user name or password (--redis-url, REJOINDER_REDIS_PASSWORD); requests go upstream"
+        }
+        ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            "the Redis user lacks a right (the list is in the README); requests go upstream"
+        }
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => {
+            "this Redis is a node of a cluster: give redis+cluster:// in --redis-url; requests go upstream"
+        }
+        ErrorKind::MasterNameNotFoundBySentinel => {
+            "the sentinels know no such master (the name after the hosts in --redis-url); requests go upstream"
+        }
+        _ => "no connection to Redis; requests go upstream, and it is tried again",
+    }
+}
+
+/// Between a half and one and a half of a wait.
+pub(super) fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + fastrand::f64())
+}

@@ -1,0 +1,463 @@
+//! The store in Redis, which any number of replicas share: Redis is the source of truth, and what a replica
+//! holds in process can be lost at any time.
+//!
+//! Called by [`super::Store`] alone. In process are whole entries of late ([`hot`]), to spare round trips, and the
+//! embeddings of the partitions asked for ([`shelves`]), to be searched. Redis being slow, full, read-only or
+//! gone costs hits, never an answer: every command has a limit of time, and a connection that does not answer is
+//! given up and made anew ([`link`]).
+
+mod census;
+mod core;
+mod dial;
+mod hot;
+mod link;
+mod names;
+mod nodes;
+mod record;
+mod scripts;
+mod shelves;
+mod tracking;
+mod url;
+mod writer;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tracing::{debug, warn};
+
+use self::core::{Core, CoreParts};
+use self::dial::{Connection, DialOptions, Dialler};
+use self::hot::Hot;
+use self::link::{Link, LinkError};
+use self::names::Names;
+use self::record::{Row, Seal};
+use self::scripts::{Call, Scripts};
+use self::writer::{Lanes, Write};
+use super::entry::{Entry, EntryId, Key, Partition, Placed};
+use super::index::Index;
+use super::index::codes::Codes;
+use super::listing::{Found, ListQuery, Page, Selector};
+use super::{
+    OpenError, SharedSecret, StoreError, StoreOptions, StoreState, StoreUsage, memory, milliseconds,
+};
+
+pub use self::url::{RedisUrl, RedisUrlError};
+
+/// How often hits are counted in Redis.
+const COUNT_HITS_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the secret in Redis is looked at: it may have been evicted, or be another since Redis lost its data.
+const AGREE_EVERY: Duration = Duration::from_secs(5);
+
+/// How long closing waits for what is left to be written.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Partitions whose members are gone that may wait to be tidied up.
+const GONE_QUEUE: usize = 1024;
+
+/// Where Redis is and what a replica may take for itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisOptions {
+    /// Where Redis is.
+    pub url: RedisUrl,
+    /// Certificates of authorities to trust in the place of the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// What all names of keys begin with.
+    pub key_prefix: String,
+    /// How long connecting may take, the handshake included.
+    pub connect_timeout: Duration,
+    /// How long an answer may take.
+    pub command_timeout: Duration,
+    /// Bytes of whole entries in process; 0 keeps none.
+    pub hot_max_bytes: u64,
+    /// How long one is kept.
+    pub hot_max_age: Duration,
+    /// Bytes of embeddings in process.
+    pub index_max_bytes: u64,
+    /// Entries in one index; the least useful are given up beyond.
+    pub max_entries_per_scope: u64,
+    /// Bytes of entries that may wait to be written.
+    pub max_unwritten_bytes: u64,
+    /// As [`StoreOptions::scan_limit`].
+    pub scan_limit: usize,
+    /// The embedder's name, written beside each embedding.
+    pub model: String,
+    /// The secret of the configuration; `None` agrees upon one in Redis.
+    pub secret: Option<Vec<u8>>,
+}
+
+impl RedisOptions {
+    /// The defaults, for a Redis.
+    pub fn new(url: RedisUrl) -> Self {
+        Self {
+            url,
+            ca_file: None,
+            key_prefix: "rejoinder".to_owned(),
+            connect_timeout: Duration::from_millis(200),
+            command_timeout: Duration::from_millis(50),
+            hot_max_bytes: 64 << 20,
+            hot_max_age: Duration::from_secs(30),
+            index_max_bytes: 512 << 20,
+            max_entries_per_scope: 1_000_000,
+            max_unwritten_bytes: 64 << 20,
+            scan_limit: StoreOptions::default().scan_limit,
+            model: String::new(),
+            secret: None,
+        }
+    }
+}
+
+/// The handle.
+#[derive(Clone)]
+pub struct Redis(Arc<Inner>);
+
+struct Inner {
+    core: Arc<Core>,
+    lanes: Lanes,
+    hits: Arc<Mutex<HashMap<EntryId, u64>>>,
+    secret: watch::Sender<[u8; 32]>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("usage", &self.usage()).finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// See [`super::Store::connect`].
+    pub(super) async fn connect(options: RedisOptions) -> Result<Self, OpenError> {
+        let dialler = Dialler::new(&DialOptions {
+            url: &options.url,
+            ca_file: options.ca_file.as_ref(),
+            connect_timeout: options.connect_timeout,
+            command_timeout: options.command_timeout,
+        })?;
+        let link = Link::new(dialler, options.command_timeout);
+        let names = Names::new(&options.key_prefix);
+        let mut own = [0; 32];
+        getrandom::fill(&mut own).map_err(OpenError::Random)?;
+        let (gone, gone_members) = mpsc::channel(GONE_QUEUE);
+        let core = Arc::new(Core::new(CoreParts {
+            link: link.clone(),
+            names: names.clone(),
+            seal: Seal::new(options.secret.as_deref().unwrap_or(&own)),
+            hot: Arc::new(Hot::new(options.hot_max_bytes, options.hot_max_age)),
+            index: Arc::new(Index::new(options.scan_limit)),
+            index_bytes: options.index_max_bytes,
+            model: options.model,
+            gone,
+        }));
+        let secret = watch::Sender::new(own);
+        let agreement =
+            options.secret.is_none().then(|| Agreement { core: Arc::clone(&core), secret: secret.clone() });
+        let lanes = Lanes::start(&core, options.max_unwritten_bytes, options.max_entries_per_scope);
+        let hits = Arc::default();
+        let mut tried = link.epoch();
+        let mut tasks = vec![
+            tokio::spawn(keep(link.clone(), agreement.clone())).abort_handle(),
+            tokio::spawn(tidy(Arc::clone(&core), gone_members)).abort_handle(),
+        ];
+        if core.hot.is_on() {
+            let listening = tracking::listen(link, Arc::clone(&core.hot), names);
+            tasks.push(tokio::spawn(listening).abort_handle());
+        }
+        if let Some(agreement) = agreement {
+            tasks.push(tokio::spawn(agreement.keep()).abort_handle());
+        }
+        let inner = Arc::new(Inner { core, lanes, hits, secret, tasks });
+        tokio::spawn(count_hits(Arc::downgrade(&inner)));
+        // The first try has an end, whichever; a store that is not there yet must not keep the proxy from serving.
+        let _ = tokio::time::timeout(options.connect_timeout * 5, tried.changed()).await;
+        Ok(Self(inner))
+    }
+
+    pub(super) fn secret(&self) -> SharedSecret {
+        self.0.secret.subscribe()
+    }
+
+    pub(super) fn index(&self) -> &Arc<Index> {
+        &self.0.core.index
+    }
+
+    pub(super) async fn get(&self, key: &Key) -> Result<Option<Arc<Entry>>, StoreError> {
+        self.0.core.get(key).await
+    }
+
+    /// Takes an entry in: at once in process, in Redis behind the request.
+    pub(super) fn put(&self, entry: &Arc<Entry>, placed: Option<Placed>) -> Result<(), StoreError> {
+        let core = &self.0.core;
+        let limit = self.0.lanes.most_bytes();
+        let bytes = memory::weight(entry);
+        if bytes > limit {
+            return Err(StoreError::TooLarge { bytes, limit });
+        }
+        let id = entry.key.id();
+        core.hot.forget(&id);
+        core.hot.keep(core.hot.ticket(&id), entry);
+        if let Some(placed) = &placed {
+            self.show(entry, placed);
+        }
+        let [tag, ..] = id.0;
+        if self.0.lanes.send(tag, Write::Put(Arc::clone(entry), placed)) {
+            return Ok(());
+        }
+        core.dropped.fetch_add(1, Ordering::Relaxed);
+        Err(StoreError::Unavailable("too much is waiting to be written".to_owned()))
+    }
+
+    pub(super) fn place(&self, entry: &Arc<Entry>, placed: Placed) -> Result<bool, StoreError> {
+        if !self.show(entry, &placed) {
+            return Ok(false);
+        }
+        let [tag, ..] = entry.key.0;
+        if self.0.lanes.send(tag, Write::Place(Arc::clone(entry), placed)) {
+            return Ok(true);
+        }
+        self.0.core.dropped.fetch_add(1, Ordering::Relaxed);
+        Err(StoreError::Unavailable("too much is waiting to be written".to_owned()))
+    }
+
+    /// Puts an entry's embedding into this process's index, before Redis has it.
+    fn show(&self, entry: &Arc<Entry>, placed: &Placed) -> bool {
+        let Some(codes) = Codes::of(placed.embedding.values()) else { return false };
+        let shelves = &self.0.core.shelves;
+        let row = Row { entry: without_reply(entry), codes };
+        shelves.insert(&shelves.open(&placed.partition), 0, row)
+    }
+
+    pub(super) async fn is_empty_partition(&self, partition: &Partition) -> Result<bool, StoreError> {
+        let core = &self.0.core;
+        match core.refresh(partition).await {
+            Ok(()) => Ok(core.index.len(partition) == 0),
+            // What is in process may still be of use.
+            Err(StoreError::Unavailable(reason)) if core.index.len(partition) > 0 => {
+                debug!(reason, "searching what is in process");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn load(
+        &self,
+        partition: &Partition,
+        candidate: &Entry,
+    ) -> Result<Option<Arc<Entry>>, StoreError> {
+        let core = &self.0.core;
+        let found = core.get(&candidate.key).await?;
+        if found.is_none() {
+            let id = candidate.key.id();
+            if let Some(shelf) = core.shelves.get(partition) {
+                core.shelves.remove(&shelf, &id);
+            }
+            core.forget_members(*partition, vec![id]);
+        }
+        // Of one key the prompt is the same, unless the row was tampered with.
+        Ok(found.filter(|entry| entry.prompt == candidate.prompt))
+    }
+
+    pub(super) async fn remove(&self, id: &EntryId) -> Result<bool, StoreError> {
+        self.0.lanes.flush_briefly().await;
+        self.0.core.remove(id).await
+    }
+
+    pub(super) fn record_hit(&self, key: &Key) {
+        *self.0.hits.lock().entry(key.id()).or_default() += 1;
+    }
+
+    pub(super) async fn accepted_ago(&self, credential: &[u8; 32]) -> Result<Option<Duration>, StoreError> {
+        let core = &self.0.core;
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(core.names.credential(credential));
+        let at: Option<Vec<u8>> = match core.link.ask(&cmd).await {
+            // Another type of value is as good as none, and is overwritten by the next acceptance.
+            Err(LinkError::Refused(_)) => None,
+            answer => answer?,
+        };
+        let at = at.as_deref().and_then(record::moment);
+        Ok(at.map(|at| SystemTime::now().duration_since(at).unwrap_or_default()))
+    }
+
+    pub(super) fn note_acceptance(&self, credential: &[u8; 32], lifetime: Option<Duration>) {
+        let [tag, ..] = *credential;
+        let accepted = lifetime.map(|lifetime| (milliseconds(SystemTime::now()), lifetime));
+        if !self.0.lanes.send(tag, Write::Credential(*credential, accepted)) {
+            self.0.core.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) async fn find(&self, id: &EntryId) -> Result<Option<Found>, StoreError> {
+        self.0.core.find(id).await
+    }
+
+    pub(super) async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
+        self.0.core.list_page(query).await
+    }
+
+    /// What was put before this was called is purged too.
+    pub(super) async fn purge(&self, selector: &Selector) -> Result<u64, StoreError> {
+        self.0.lanes.flush_briefly().await;
+        self.0.core.purge(selector).await
+    }
+
+    pub(super) fn usage(&self) -> StoreUsage {
+        let core = &self.0.core;
+        let (entries, hot_bytes) = core.hot.usage();
+        let (partitions, index_bytes, evicted) = core.shelves.usage();
+        StoreUsage {
+            entries,
+            bytes: hot_bytes + index_bytes,
+            max_bytes: core.hot.capacity() + core.shelves.capacity(),
+            partitions,
+            evicted,
+            expired: 0,
+            corrupt_skipped: core.damaged.load(Ordering::Relaxed),
+            writes_dropped: core.dropped.load(Ordering::Relaxed),
+            write_failures: core.failed.load(Ordering::Relaxed),
+            outages: core.link.outages(),
+            unanswered: core.link.unanswered(),
+        }
+    }
+
+    pub(super) fn state(&self) -> StoreState {
+        self.0.core.link.state()
+    }
+
+    pub(super) async fn flush(&self) -> Result<(), StoreError> {
+        self.0.count_hits();
+        self.0.lanes.flush().await;
+        Ok(())
+    }
+
+    pub(super) async fn close(&self) -> Result<(), StoreError> {
+        let flushed = tokio::time::timeout(CLOSING, self.flush()).await;
+        for task in &self.0.tasks {
+            task.abort();
+        }
+        flushed.unwrap_or_else(|_| Err(StoreError::Unavailable("not all was written in time".to_owned())))
+    }
+}
+
+impl Inner {
+    /// Has the hits since the last time counted in Redis.
+    fn count_hits(&self) {
+        let hits = std::mem::take(&mut *self.hits.lock());
+        let mut by_scope: HashMap<_, Vec<_>> = HashMap::new();
+        for (id, count) in hits {
+            by_scope.entry(id.tag()).or_default().push((id, count));
+        }
+        for (tag, hits) in by_scope {
+            let [lane, ..] = tag;
+            // Counts are for people and for choosing what to give up; to lose some does no harm.
+            let _ = self.lanes.send(lane, Write::Hits(tag, hits));
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// An entry as a row of an index has it.
+fn without_reply(entry: &Entry) -> Entry {
+    Entry {
+        model: String::new(),
+        namespace: String::new(),
+        reply: crate::dialect::Reply {
+            document: bytes::Bytes::new(),
+            text: String::new(),
+            ..entry.reply.clone()
+        },
+        ..entry.clone()
+    }
+}
+
+/// Keeps the connection; a new one is asked for the secret before anything else.
+async fn keep(link: Link, agreement: Option<Agreement>) {
+    link.keep(async move |mut connection: Connection| {
+        redis::cmd("PING").query_async::<redis::Value>(&mut connection).await?;
+        match &agreement {
+            Some(agreement) => agreement.agree_over(connection).await,
+            None => Ok(()),
+        }
+    })
+    .await;
+}
+
+async fn tidy(core: Arc<Core>, mut gone: mpsc::Receiver<(Partition, Vec<EntryId>)>) {
+    while let Some((partition, ids)) = gone.recv().await {
+        if let Err(error) = core.tidy(&partition, &ids).await {
+            debug!(%error, "an index was not tidied up; that waits until its members are met again");
+        }
+    }
+}
+
+async fn count_hits(inner: std::sync::Weak<Inner>) {
+    loop {
+        tokio::time::sleep(COUNT_HITS_EVERY).await;
+        let Some(inner) = inner.upgrade() else { return };
+        inner.count_hits();
+    }
+}
+
+/// Keeps this replica's secret the one that all agreed upon.
+#[derive(Clone)]
+struct Agreement {
+    core: Arc<Core>,
+    secret: watch::Sender<[u8; 32]>,
+}
+
+impl Agreement {
+    async fn keep(self) {
+        loop {
+            tokio::time::sleep(link::jittered(AGREE_EVERY)).await;
+            let call = self.call();
+            match self.core.link.run::<Vec<u8>>(&self.core.scripts.agree, &call).await {
+                Ok(secret) => self.adopt(&secret),
+                Err(error) => debug!(%error, "the secret in Redis was not looked at"),
+            }
+        }
+    }
+
+    /// Agrees over a connection that is not in use yet.
+    async fn agree_over(&self, mut connection: Connection) -> Result<(), ::redis::RedisError> {
+        let script = &self.core.scripts.agree;
+        match self.call().in_full(script).query_async::<Vec<u8>>(&mut connection).await {
+            Ok(secret) => self.adopt(&secret),
+            // Redis is there but takes no writes; what is agreed upon later is adopted then.
+            Err(error) if Scripts::is_refusal(&error) => warn!(%error, "no secret was agreed upon in Redis"),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn call(&self) -> Call {
+        Call::default().key(self.core.names.secret()).argument(*self.secret.borrow())
+    }
+
+    fn adopt(&self, secret: &[u8]) {
+        let Ok(secret) = <[u8; 32]>::try_from(secret) else { return };
+        let changed = self.secret.send_if_modified(|own| {
+            let changed = *own != secret;
+            *own = secret;
+            changed
+        });
+        if changed {
+            *self.core.seal.write() = Seal::new(&secret);
+            debug!("took over the secret that the replicas agreed upon");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! An entry as the fields of a Redis hash, and its embedding as one of them: bytes that prove they are whole
+//! and belong together.
+//!
+//! | field | content |
+//! | --- | --- |
+//! | `id` | the entry's id, 32 hexadecimal digits |
+//! | `query` | the normalised prompt |
+//! | `query_hash` | the exact key, 64 hexadecimal digits |
+//! | `embedding` | see [`Seal::embedding`]; absent where the prompt was not embedded |
+//! | `response` | the reply's JSON document |
+//! | `created_at` | milliseconds since the Unix epoch, decimal |
+//! | `ttl` | milliseconds, decimal |
+//! | `metadata` | JSON: schema version, scope, endpoint, model, namespace, tool calls, usage, poisoned |
+//! | `seal` | the first half of a keyed BLAKE3 over all fields but `embedding`, which has its own |
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::super::entry::{Entry, Key, Partition, Placed, Scope};
+use super::super::index::codes::{Codes, MAX_DIMENSION};
+use super::super::milliseconds;
+use super::names::hexadecimal;
+use crate::dialect::{Endpoint, Reply, Usage};
+
+/// The version written, and the only one read.
+const SCHEMA: u8 = 1;
+
+const DIGEST_BYTES: usize = 16;
+
+/// The fields that [`Seal::read`] reads, in its order.
+pub(super) const FIELDS: [&str; 7] =
+    ["query_hash", "query", "response", "created_at", "ttl", "metadata", "seal"];
+
+/// The fields that [`Seal::read_row`] reads, in its order.
+pub(super) const ROW_FIELDS: [&str; 6] =
+    ["query_hash", "query", "created_at", "ttl", "metadata", "embedding"];
+
+/// The fields that [`described`] reads, in its order.
+pub(super) const HEAD_FIELDS: [&str; 5] = ["query_hash", "query", "created_at", "ttl", "metadata"];
+
+/// Values of fields, as Redis gave them.
+pub(super) type Values = Vec<Option<Vec<u8>>>;
+
+/// Why what stands in Redis cannot be used; it is counted and removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Damage {
+    /// Cut short, changed, or written with another secret.
+    #[error("a value is torn, corrupt or foreign")]
+    Broken,
+    /// Whole, but of another schema.
+    #[error("a value is of schema {0}, which this version does not read")]
+    Schema(u8),
+}
+
+/// The `metadata` field.
+#[derive(Debug, Serialize, Deserialize)]
+struct Metadata {
+    schema: u8,
+    scope: String,
+    endpoint: Endpoint,
+    model: String,
+    namespace: String,
+    tool_calls: bool,
+    usage: Option<(u64, u64)>,
+    poisoned: bool,
+}
+
+/// An entry without its reply, and its embedding: a row of the index.
+#[derive(Debug, PartialEq)]
+pub(super) struct Row {
+    pub(super) entry: Entry,
+    pub(super) codes: Codes,
+}
+
+/// Writes and reads records.
+#[derive(Debug, Clone)]
+pub(super) struct Seal {
+    key: [u8; 32],
+}
+
+impl Seal {
+    /// Seals with a key made of the secret that replicas share.
+    pub(super) fn new(secret: &[u8]) -> Self {
+        Self { key: blake3::derive_key("rejoinder v1 redis record", secret) }
+    }
+
+    /// An entry's fields and values, without its embedding.
+    pub(super) fn write(&self, entry: &Entry) -> Vec<(&'static str, Vec<u8>)> {
+        let metadata = Metadata {
+            schema: SCHEMA,
+            scope: hex(&entry.scope.0),
+            endpoint: entry.endpoint,
+            model: entry.model.clone(),
+            namespace: entry.namespace.clone(),
+            tool_calls: entry.reply.tool_calls,
+            usage: entry.reply.usage.map(|usage| (usage.input, usage.output)),
+            poisoned: entry.poisoned,
+        };
+        let ttl = u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX);
+        // Strings and numbers always have a JSON form.
+        let metadata = serde_json::to_vec(&metadata).unwrap_or_default();
+        let sealed = [
+            hex(&entry.key.0).into_bytes(),
+            entry.prompt.clone().into_bytes(),
+            entry.reply.document.to_vec(),
+            milliseconds(entry.created_at).to_string().into_bytes(),
+            ttl.to_string().into_bytes(),
+            metadata,
+        ];
+        let seal = self.digest(sealed.iter().map(Vec::as_slice)).to_vec();
+        let mut fields = vec![("id", entry.key.id().to_string().into_bytes())];
+        fields.extend(FIELDS.into_iter().zip(sealed.into_iter().chain([seal])));
+        fields
+    }
+
+    /// The entry whose [`FIELDS`] these are; `None` where there is none.
+    pub(super) fn read(&self, values: Values) -> Result<Option<Entry>, Damage> {
+        if values.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let values: Vec<_> = values.into_iter().collect::<Option<_>>().ok_or(Damage::Broken)?;
+        let [key, prompt, document, created_at, ttl, metadata, seal] =
+            <[Vec<u8>; 7]>::try_from(values).map_err(|_| Damage::Broken)?;
+        let sealed = [&key, &prompt, &document, &created_at, &ttl, &metadata];
+        if self.digest(sealed.into_iter().map(Vec::as_slice)).as_slice() != seal {
+            return Err(Damage::Broken);
+        }
+        let head = Head { key: &key, created_at: &created_at, ttl: &ttl, metadata: &metadata };
+        head.entry(prompt, document.into()).map(Some)
+    }
+
+    /// The row whose [`ROW_FIELDS`] these are, of an index; `None` where the entry is gone, or was replaced by
+    /// one that is not embedded.
+    pub(super) fn read_row(&self, partition: &Partition, values: Values) -> Result<Option<Row>, Damage> {
+        let [Some(key), Some(prompt), Some(created_at), Some(ttl), Some(metadata), embedding] =
+            <[Option<Vec<u8>>; 6]>::try_from(values).map_err(|_| Damage::Broken)?
+        else {
+            return Ok(None);
+        };
+        let Some(embedding) = embedding else { return Ok(None) };
+        let head = Head { key: &key, created_at: &created_at, ttl: &ttl, metadata: &metadata };
+        let entry = head.entry(prompt, Bytes::new())?;
+        let (home, codes) = self.read_embedding(&entry, &embedding).ok_or(Damage::Broken)?;
+        if home != *partition {
+            return Err(Damage::Broken);
+        }
+        Ok(Some(Row { entry, codes }))
+    }
+
+    /// The `embedding` field: schema (1 byte), digest (16), partition (32), length of the model's name (2),
+    /// the name, dimension (4), scale (4, `f32`), and the components in two bytes each, as two planes of signed
+    /// bytes, high then low; numbers little-endian. The digest covers the entry's key and time too, so that no
+    /// embedding is taken for another entry's.
+    pub(super) fn embedding(&self, entry: &Entry, placed: &Placed, model: &str) -> Option<Vec<u8>> {
+        let codes = Codes::of(placed.embedding.values())?;
+        let model = model.as_bytes();
+        let mut content = Vec::with_capacity(64 + model.len() + 2 * codes.dimension());
+        content.extend_from_slice(&placed.partition.0);
+        content.extend_from_slice(&u16::try_from(model.len()).ok()?.to_le_bytes());
+        content.extend_from_slice(model);
+        content.extend_from_slice(&u32::try_from(codes.dimension()).ok()?.to_le_bytes());
+        content.extend_from_slice(&codes.scale.to_le_bytes());
+        content.extend(codes.high.iter().chain(&codes.low).map(|byte| byte.cast_unsigned()));
+        let mut record = vec![SCHEMA];
+        record.extend_from_slice(&self.embedding_digest(entry, &content));
+        record.extend_from_slice(&content);
+        Some(record)
+    }
+
+    /// The partition that an `embedding` field names, not proved to be whole.
+    pub(super) fn partition_of(record: &[u8]) -> Option<Partition> {
+        record.get(1 + DIGEST_BYTES..)?.first_chunk().copied().map(Partition)
+    }
+
+    fn read_embedding(&self, entry: &Entry, record: &[u8]) -> Option<(Partition, Codes)> {
+        let (&SCHEMA, rest) = record.split_first()? else { return None };
+        let (digest, content) = rest.split_first_chunk::<DIGEST_BYTES>()?;
+        if self.embedding_digest(entry, content) != *digest {
+            return None;
+        }
+        let (partition, rest) = content.split_first_chunk::<32>()?;
+        let (name, rest) = rest.split_first_chunk::<2>()?;
+        let (_, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name)))?;
+        let (dimension, rest) = rest.split_first_chunk::<4>()?;
+        let (scale, planes) = rest.split_first_chunk::<4>()?;
+        let dimension = usize::try_from(u32::from_le_bytes(*dimension)).ok()?;
+        let scale = f32::from_le_bytes(*scale);
+        if dimension == 0 || dimension > MAX_DIMENSION || planes.len() != 2 * dimension || !scale.is_normal()
+        {
+            return None;
+        }
+        let plane = |bytes: &[u8]| bytes.iter().map(|byte| byte.cast_signed()).collect();
+        let (high, low) = planes.split_at_checked(dimension)?;
+        Some((Partition(*partition), Codes { high: plane(high), low: plane(low), scale }))
+    }
+
+    fn embedding_digest(&self, entry: &Entry, content: &[u8]) -> [u8; DIGEST_BYTES] {
+        self.digest([&b"embedding"[..], &entry.key.0, &milliseconds(entry.created_at).to_le_bytes(), content])
+    }
+
+    fn digest<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; DIGEST_BYTES] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
+    }
+}
+
+/// The fields that say what an entry is.
+struct Head<'a> {
+    key: &'a [u8],
+    created_at: &'a [u8],
+    ttl: &'a [u8],
+    metadata: &'a [u8],
+}
+
+impl Head<'_> {
+    fn entry(&self, prompt: Vec<u8>, document: Bytes) -> Result<Entry, Damage> {
+        let metadata: Metadata = serde_json::from_slice(self.metadata).map_err(|_| Damage::Broken)?;
+        if metadata.schema != SCHEMA {
+            return Err(Damage::Schema(metadata.schema));
+        }
+        let moment = number(self.created_at).map(Duration::from_millis);
+        Ok(Entry {
+            key: Key(unhex(self.key).ok_or(Damage::Broken)?),
+            scope: Scope(unhex(metadata.scope.as_bytes()).ok_or(Damage::Broken)?),
+            endpoint: metadata.endpoint,
+            model: metadata.model,
+            namespace: metadata.namespace,
+            prompt: String::from_utf8(prompt).map_err(|_| Damage::Broken)?,
+            reply: Reply {
+                document,
+                text: String::new(),
+                tool_calls: metadata.tool_calls,
+                usage: metadata.usage.map(|(input, output)| Usage { input, output }),
+            },
+            created_at: moment.and_then(|moment| UNIX_EPOCH.checked_add(moment)).ok_or(Damage::Broken)?,
+            ttl: number(self.ttl).map(Duration::from_millis).ok_or(Damage::Broken)?,
+            poisoned: metadata.poisoned,
+        })
+    }
+}
+
+/// What an entry says of itself in its [`HEAD_FIELDS`], without its reply, and not proved: for people and purges.
+pub(super) fn described(values: Values) -> Option<Entry> {
+    let [key, prompt, created_at, ttl, metadata] = <[Option<Vec<u8>>; 5]>::try_from(values).ok()?;
+    let (key, created_at, ttl, metadata) = (key?, created_at?, ttl?, metadata?);
+    let head = Head { key: &key, created_at: &created_at, ttl: &ttl, metadata: &metadata };
+    head.entry(prompt?, Bytes::new()).ok()
+}
+
+/// A decimal number of digits alone.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+}
+
+/// A time as the `created_at` field has it.
+pub(super) fn moment(text: &[u8]) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_millis(number(text)?))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    hexadecimal(&mut text, bytes);
+    text
+}
+
+fn unhex(text: &[u8]) -> Option<[u8; 32]> {
+    if text.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let digits = std::str::from_utf8(digits).ok()?;
+        *byte = u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?;
+    }
+    Some(bytes)
+}

@@ -1,0 +1,149 @@
+//! What must happen in Redis as one: each a Lua script, which Redis runs without anything in between, sent by
+//! its digest. All keys of a script are named, and of one slot.
+
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind};
+
+/// A script and its digest.
+pub(super) struct Script {
+    code: String,
+    digest: redis::Script,
+}
+
+/// All of them.
+pub(super) struct Scripts {
+    /// Stores an entry. Keys: entry, hit counts, and the index where it has an embedding. Arguments: the id, the
+    /// entry's life in milliseconds, a random number below 256, then fields and values. Gives the number of
+    /// entries in the index and the entry's version there, both zero without one.
+    ///
+    /// The version of an entry in its index is the server's time in microseconds plus the random number, and
+    /// more than any before it: a replica that still finds the version of an entry it once saw knows that no
+    /// write before that was lost.
+    pub(super) put: Script,
+    /// Adds an embedding to an entry that is still the one it was made for. Keys: entry, index. Arguments: the
+    /// id, the entry's `created_at`, a random number below 256, the embedding. Gives what `put` gives, zeros
+    /// where the entry is another by now.
+    pub(super) place: Script,
+    /// Takes out of an index those whose entries are gone. Keys: index, hit counts, then the entries. Arguments:
+    /// their ids. Gives how many.
+    pub(super) tidy: Script,
+    /// Agrees upon a secret of 32 bytes. Key: its name. Argument: what to take where there is none. Gives the one
+    /// in force.
+    pub(super) agree: Script,
+    /// Counts hits. Keys: hit counts. Arguments: how long they are kept in milliseconds, then ids and numbers.
+    pub(super) hits: Script,
+}
+
+/// Puts a member into an index under a new version, and keeps the index for as long as the entry.
+const INDEX: &str = r"
+local function index(key, id, life, random)
+  local now = redis.call('TIME')
+  local version = tonumber(now[1]) * 1000000 + tonumber(now[2])
+  local top = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+  if top[2] and tonumber(top[2]) >= version then version = tonumber(top[2]) + 1 end
+  version = version + tonumber(random)
+  redis.call('ZADD', key, string.format('%.0f', version), id)
+  if redis.call('PTTL', key) < tonumber(life) then redis.call('PEXPIRE', key, life) end
+  return {redis.call('ZCARD', key), string.format('%.0f', version)}
+end
+";
+
+const PUT: &str = r"
+local fields = {}
+for i = 4, #ARGV do fields[#fields + 1] = ARGV[i] end
+redis.call('UNLINK', KEYS[1])
+redis.call('HSET', KEYS[1], unpack(fields))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('HDEL', KEYS[2], ARGV[1])
+if not KEYS[3] then return {0, '0'} end
+return index(KEYS[3], ARGV[1], ARGV[2], ARGV[3])
+";
+
+const PLACE: &str = r"
+if redis.call('HGET', KEYS[1], 'created_at') ~= ARGV[2] then return {0, '0'} end
+local life = redis.call('PTTL', KEYS[1])
+if life < 1 then return {0, '0'} end
+redis.call('HSET', KEYS[1], 'embedding', ARGV[4])
+return index(KEYS[2], ARGV[1], string.format('%.0f', life), ARGV[3])
+";
+
+const TIDY: &str = r"
+local gone = 0
+for i, id in ipairs(ARGV) do
+  if redis.call('EXISTS', KEYS[i + 2]) == 0 then
+    gone = gone + redis.call('ZREM', KEYS[1], id)
+    redis.call('HDEL', KEYS[2], id)
+  end
+end
+return gone
+";
+
+const AGREE: &str = r"
+local there = redis.call('TYPE', KEYS[1])['ok'] == 'string' and redis.call('GET', KEYS[1])
+if there and #there == 32 then return there end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1])
+return ARGV[1]
+";
+
+const HITS: &str = r"
+for i = 2, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return 0
+";
+
+impl Script {
+    fn new(code: &str) -> Self {
+        Self { code: code.to_owned(), digest: redis::Script::new(code) }
+    }
+}
+
+impl Scripts {
+    /// Whether the server is well and refused a script for what it does: for want of memory, or as a replica.
+    pub(super) fn is_refusal(error: &RedisError) -> bool {
+        let read_only = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
+        read_only || error.code() == Some("OOM")
+    }
+
+    pub(super) fn new() -> Self {
+        Self {
+            put: Script::new(&format!("{INDEX}{PUT}")),
+            place: Script::new(&format!("{INDEX}{PLACE}")),
+            tidy: Script::new(TIDY),
+            agree: Script::new(AGREE),
+            hits: Script::new(HITS),
+        }
+    }
+}
+
+/// A script's call: keys and arguments in the order that the script wants, by digest or in full.
+#[derive(Default)]
+pub(super) struct Call {
+    pub(super) keys: Vec<String>,
+    pub(super) arguments: Vec<Vec<u8>>,
+}
+
+impl Call {
+    pub(super) fn key(mut self, key: String) -> Self {
+        self.keys.push(key);
+        self
+    }
+
+    pub(super) fn argument(mut self, argument: impl Into<Vec<u8>>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub(super) fn by_digest(&self, script: &Script) -> Cmd {
+        self.command("EVALSHA", script.digest.get_hash())
+    }
+
+    pub(super) fn in_full(&self, script: &Script) -> Cmd {
+        self.command("EVAL", &script.code)
+    }
+
+    fn command(&self, name: &str, script: &str) -> Cmd {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
+        cmd
+    }
+}

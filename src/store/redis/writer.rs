@@ -1,0 +1,319 @@
+//! What is written to Redis, behind requests: in lanes, so that writes of one scope keep their order, each with a
+//! bounded queue whose overflow is dropped and counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+use super::super::entry::{Entry, EntryId, Partition, Placed};
+use super::super::milliseconds;
+use super::core::Core;
+use super::link::LinkError;
+use super::names::Tag;
+use super::scripts::Call;
+
+/// Lanes; each writes one thing at a time.
+const LANES: usize = 8;
+
+/// Writes that may wait in a lane.
+const QUEUE: usize = 512;
+
+/// How long a write waits for Redis to come back before it is dropped.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// See [`Lanes::flush_briefly`].
+const BRIEFLY: Duration = Duration::from_secs(1);
+
+/// One in so many writes to an index looks at its oldest members for entries that are gone.
+const TIDY_ONE_IN: u8 = 8;
+
+/// How many it looks at.
+const TIDY_OLDEST: usize = 16;
+
+/// Members looked at for each one to be given up, to find those of least use.
+const SAMPLES: usize = 5;
+
+/// The most that one write takes out of an index that has grown over its bound.
+const MOST_TRIMMED: u64 = 64;
+
+/// The least time that hit counts are kept.
+const HITS_KEPT: Duration = Duration::from_hours(24);
+
+/// Something to write.
+pub(super) enum Write {
+    /// An entry, with its embedding where that is known.
+    Put(Arc<Entry>, Option<Placed>),
+    /// An embedding of an entry.
+    Place(Arc<Entry>, Placed),
+    /// Upstream accepted credentials at this time (milliseconds since the Unix epoch), for so long; or refused.
+    Credential([u8; 32], Option<(u64, Duration)>),
+    /// Hits of a scope's entries.
+    Hits(Tag, Vec<(EntryId, u64)>),
+    /// Nothing: tells when all before it is written.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// The ends of the lanes.
+pub(super) struct Lanes {
+    lanes: Vec<mpsc::Sender<Job>>,
+    bytes: Arc<AtomicU64>,
+    most_bytes: u64,
+}
+
+struct Job {
+    write: Write,
+    since: Instant,
+    bytes: u64,
+}
+
+impl Lanes {
+    /// Starts the lanes; they end with their senders. At most so many bytes of entries wait, and an index is
+    /// held to so many entries.
+    pub(super) fn start(core: &Arc<Core>, most_bytes: u64, most_entries: u64) -> Self {
+        let bytes = Arc::new(AtomicU64::new(0));
+        let lane = |_| {
+            let (sender, jobs) = mpsc::channel(QUEUE);
+            let lane = Lane { core: Arc::clone(core), bytes: Arc::clone(&bytes), most_entries };
+            tokio::spawn(lane.run(jobs));
+            sender
+        };
+        let lanes = (0..LANES).map(lane).collect();
+        Self { lanes, bytes, most_bytes }
+    }
+
+    /// Queues a write of a scope; `false` where it was dropped.
+    pub(super) fn send(&self, tag: u8, write: Write) -> bool {
+        let bytes = match &write {
+            Write::Put(entry, _) => super::super::memory::weight(entry),
+            Write::Place(..) | Write::Credential(..) | Write::Hits(..) | Write::Barrier(_) => 64,
+        };
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let job = Job { write, since: Instant::now(), bytes };
+        let lane = self.lanes.get(usize::from(tag) % LANES);
+        let sent = waiting <= self.most_bytes && lane.is_some_and(|lane| lane.try_send(job).is_ok());
+        if !sent {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// The largest entry that is taken.
+    pub(super) fn most_bytes(&self) -> u64 {
+        self.most_bytes
+    }
+
+    /// [`Lanes::flush`], for at most as long as a person likes to wait.
+    pub(super) async fn flush_briefly(&self) {
+        // What is not written by then comes after whatever is to follow.
+        let _ = tokio::time::timeout(BRIEFLY, self.flush()).await;
+    }
+
+    /// Waits until all that was queued is written or given up.
+    pub(super) async fn flush(&self) {
+        let mut waiting = Vec::with_capacity(LANES);
+        for lane in &self.lanes {
+            let (done, wait) = oneshot::channel();
+            let job = Job { write: Write::Barrier(done), since: Instant::now(), bytes: 0 };
+            if lane.send(job).await.is_ok() {
+                waiting.push(wait);
+            }
+        }
+        for wait in waiting {
+            // An error means that the lane ended, and with it all that it had.
+            let _ = wait.await;
+        }
+    }
+}
+
+struct Lane {
+    core: Arc<Core>,
+    bytes: Arc<AtomicU64>,
+    most_entries: u64,
+}
+
+impl Lane {
+    async fn run(self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(Job { write, since, bytes }) = jobs.recv().await {
+            if let Write::Barrier(done) = write {
+                let _ = done.send(());
+                continue;
+            }
+            self.write(&write, since).await;
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes, again when the connection is back where it was lost meanwhile: every write may be repeated.
+    async fn write(&self, write: &Write, since: Instant) {
+        let mut epochs = self.core.link.epoch();
+        loop {
+            let patience = PATIENCE.saturating_sub(since.elapsed());
+            let up = tokio::time::timeout(patience, async { epochs.wait_for(Option::is_some).await.is_ok() });
+            if !up.await.unwrap_or(false) {
+                self.core.dropped.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            match self.once(write).await {
+                Ok(()) => return,
+                Err(LinkError::Unavailable(_)) if since.elapsed() < PATIENCE => {}
+                Err(error) => {
+                    self.core.failed.fetch_add(1, Ordering::Relaxed);
+                    debug!(%error, "a write to Redis failed");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn once(&self, write: &Write) -> Result<(), LinkError> {
+        match write {
+            Write::Put(entry, placed) => self.put(entry, placed.as_ref()).await,
+            Write::Place(entry, placed) => self.place(entry, placed).await,
+            Write::Credential(credential, accepted) => self.credential(credential, *accepted).await,
+            Write::Hits(tag, hits) => self.hits(tag, hits).await,
+            Write::Barrier(_) => Ok(()),
+        }
+    }
+
+    async fn put(&self, entry: &Entry, placed: Option<&Placed>) -> Result<(), LinkError> {
+        let core = &self.core;
+        let id = entry.key.id();
+        let Some(tag) = id.0.first_chunk() else { return Ok(()) };
+        let seal = core.seal();
+        let embedding = placed.and_then(|placed| Some((placed, seal.embedding(entry, placed, &core.model)?)));
+        let life =
+            u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs() / 2);
+        let mut call = Call::default()
+            .key(core.names.entry(&id))
+            .key(core.names.hits(tag))
+            .argument(id.0)
+            .argument(life.to_string())
+            .argument(fastrand::u8(..).to_string());
+        for (field, value) in seal.write(entry) {
+            call = call.argument(field).argument(value);
+        }
+        let Some((placed, embedding)) = embedding else {
+            return core.link.run::<redis::Value>(&core.scripts.put, &call).await.map(drop);
+        };
+        let call = call.key(core.names.index(&placed.partition)).argument("embedding").argument(embedding);
+        let indexed = core.link.run(&core.scripts.put, &call).await?;
+        self.indexed(&placed.partition, &id, indexed).await
+    }
+
+    async fn place(&self, entry: &Entry, placed: &Placed) -> Result<(), LinkError> {
+        let core = &self.core;
+        let id = entry.key.id();
+        let Some(embedding) = core.seal().embedding(entry, placed, &core.model) else { return Ok(()) };
+        let call = Call::default()
+            .key(core.names.entry(&id))
+            .key(core.names.index(&placed.partition))
+            .argument(id.0)
+            .argument(milliseconds(entry.created_at).to_string())
+            .argument(fastrand::u8(..).to_string())
+            .argument(embedding);
+        let indexed = core.link.run(&core.scripts.place, &call).await?;
+        self.indexed(&placed.partition, &id, indexed).await
+    }
+
+    /// After an entry came into an index: notes its version, and keeps the index tidy and within its bound.
+    async fn indexed(
+        &self,
+        partition: &Partition,
+        id: &EntryId,
+        (count, version): (u64, u64),
+    ) -> Result<(), LinkError> {
+        let core = &self.core;
+        if let Some(shelf) = core.shelves.get(partition) {
+            shelf.confirm(id, version);
+        }
+        if count > self.most_entries {
+            self.trim(partition, count - self.most_entries).await?;
+        } else if fastrand::u8(..TIDY_ONE_IN) == 0 {
+            let mut oldest = redis::cmd("ZRANGE");
+            oldest.arg(core.names.index(partition)).arg(0).arg(TIDY_OLDEST - 1);
+            let oldest: Vec<Vec<u8>> = core.link.ask(&oldest).await?;
+            core.tidy(partition, &ids(oldest)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes entries of an index that is over its bound: of a sample those with the fewest hits, of equals the
+    /// oldest, so that what was just stored is not what goes.
+    async fn trim(&self, partition: &Partition, over: u64) -> Result<(), LinkError> {
+        let core = &self.core;
+        let Some(tag) = partition.0.first_chunk() else { return Ok(()) };
+        let over = usize::try_from(over.min(MOST_TRIMMED)).unwrap_or(1);
+        let index = core.names.index(partition);
+        let mut sample = redis::cmd("ZRANDMEMBER");
+        sample.arg(&index).arg(over * SAMPLES);
+        let sample = ids(core.link.ask(&sample).await?);
+        if sample.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&[u8]> = sample.iter().map(|id| id.0.as_slice()).collect();
+        let mut hits = redis::cmd("HMGET");
+        hits.arg(core.names.hits(tag)).arg(&names);
+        let mut versions = redis::cmd("ZMSCORE");
+        versions.arg(&index).arg(&names);
+        let hits: Vec<Option<u64>> = core.link.ask(&hits).await?;
+        let versions: Vec<Option<f64>> = core.link.ask(&versions).await?;
+        let mut ranked: Vec<_> = sample.iter().zip(hits).zip(versions).collect();
+        ranked.sort_by(|((_, hits), version), ((_, other_hits), other_version)| {
+            let older = version.unwrap_or_default().total_cmp(&other_version.unwrap_or_default());
+            hits.unwrap_or(0).cmp(&other_hits.unwrap_or(0)).then(older)
+        });
+        let mut removal = redis::Pipeline::new();
+        let least: Vec<_> = ranked.into_iter().take(over).map(|((id, _), _)| id).collect();
+        for id in &least {
+            removal.cmd("UNLINK").arg(core.names.entry(id));
+            removal.cmd("ZREM").arg(&index).arg(id.0.as_slice());
+            removal.cmd("HDEL").arg(core.names.hits(tag)).arg(id.0.as_slice());
+        }
+        core.link.ask_all(&removal).await?;
+        for id in least {
+            core.hot.forget(id);
+            if let Some(shelf) = core.shelves.get(partition) {
+                core.shelves.remove(&shelf, id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn credential(
+        &self,
+        credential: &[u8; 32],
+        accepted: Option<(u64, Duration)>,
+    ) -> Result<(), LinkError> {
+        let name = self.core.names.credential(credential);
+        let cmd = match accepted {
+            Some((at, lifetime)) => {
+                let mut cmd = redis::cmd("SET");
+                let life = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1);
+                cmd.arg(name).arg(at).arg("PX").arg(life);
+                cmd
+            }
+            None => {
+                let mut cmd = redis::cmd("UNLINK");
+                cmd.arg(name);
+                cmd
+            }
+        };
+        self.core.link.ask::<redis::Value>(&cmd).await.map(drop)
+    }
+
+    async fn hits(&self, tag: &Tag, hits: &[(EntryId, u64)]) -> Result<(), LinkError> {
+        let kept = HITS_KEPT.as_millis().to_string();
+        let mut call = Call::default().key(self.core.names.hits(tag)).argument(kept);
+        for (id, count) in hits {
+            call = call.argument(id.0).argument(count.to_string());
+        }
+        self.core.link.run::<i64>(&self.core.scripts.hits, &call).await.map(drop)
+    }
+}
+
+fn ids(members: Vec<Vec<u8>>) -> Vec<EntryId> {
+    members.into_iter().filter_map(|member| member.as_slice().try_into().ok().map(EntryId)).collect()
+}
