@@ -14,6 +14,8 @@
 pub mod client;
 pub mod encodings;
 pub mod proxy;
+pub mod redis;
+pub mod relay;
 pub mod said;
 pub mod wire;
 
