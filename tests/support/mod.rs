@@ -17,12 +17,14 @@ pub mod proxy;
 pub mod redis;
 pub mod relay;
 pub mod said;
+pub mod traffic;
 pub mod wire;
 
 pub use client::{Ask, Connection, Reply, Stream, raw};
 pub use proxy::{Proxy, proxy, proxy_with, semantic_proxy};
 pub use rejoinder::simulated::{Encoding, Fault, Gate, Recorded, Simulated, SimulatedOptions};
 pub use said::Said;
+pub use traffic::{Report, Traffic, TrafficOptions};
 pub use wire::{Wire, soon};
 
 /// A question, and the same in other words.
