@@ -27,6 +27,7 @@ use writer::{Lines, Writing};
 use crate::cache::outcome::{Forward, Layer, Outcome};
 use crate::config::{Config, LogFormat};
 use crate::dialect::Endpoint;
+use crate::store::StoreUsage;
 
 /// The labels of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -56,10 +57,62 @@ pub struct Metrics {
     durations: Durations,
     saved_input: Counter,
     saved_output: Counter,
-    entries: Gauge,
-    bytes: Gauge,
+    store: StoreMetrics,
     connections: Gauge,
     totals: Totals,
+}
+
+/// What the store tells of itself, taken over when the metrics are asked for.
+#[derive(Debug, Default)]
+struct StoreMetrics {
+    entries: Gauge,
+    bytes: Gauge,
+    evicted: Counter,
+    expired: Counter,
+    corrupt: Counter,
+    writes_dropped: Counter,
+    write_failures: Counter,
+    outages: Counter,
+    unanswered: Counter,
+}
+
+impl StoreMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("store_entries", "Entries in this process's memory", self.entries.clone());
+        registry.register_with_unit(
+            "store_size",
+            "Memory of the store's entries and embeddings in this process",
+            Unit::Bytes,
+            self.bytes.clone(),
+        );
+        for (name, help, counter) in [
+            ("store_evicted", "Entries given up in this process for want of room", &self.evicted),
+            ("store_expired", "Expired entries that were swept", &self.expired),
+            ("store_corrupt", "Stored values that could not be used and were removed", &self.corrupt),
+            ("store_writes_dropped", "Writes given up because too much was waiting", &self.writes_dropped),
+            ("store_write_failures", "Writes that failed on disk or in Redis", &self.write_failures),
+            ("store_outages", "Times that the connection to Redis was lost", &self.outages),
+            ("store_unanswered", "Commands that Redis did not answer in time", &self.unanswered),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+    }
+
+    fn take_over(&self, usage: &StoreUsage) {
+        self.entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
+        self.bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
+        for (counter, value) in [
+            (&self.evicted, usage.evicted),
+            (&self.expired, usage.expired),
+            (&self.corrupt, usage.corrupt_skipped),
+            (&self.writes_dropped, usage.writes_dropped),
+            (&self.write_failures, usage.write_failures),
+            (&self.outages, usage.outages),
+            (&self.unanswered, usage.unanswered),
+        ] {
+            counter.inner().store(value, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The time until the head of the response, by the layer that gave the reply.
@@ -152,14 +205,9 @@ impl Metrics {
             "Tokens that upstream did not have to process again, where it had counted them",
             tokens_saved.clone(),
         );
-        let (entries, bytes, connections) = (Gauge::default(), Gauge::default(), Gauge::default());
-        registry.register("store_entries", "Entries in the store", entries.clone());
-        registry.register_with_unit(
-            "store_size",
-            "Memory of the store's entries",
-            Unit::Bytes,
-            bytes.clone(),
-        );
+        let store = StoreMetrics::default();
+        store.register(&mut registry);
+        let connections = Gauge::default();
         registry.register("client_connections", "Open connections of clients", connections.clone());
         let totals = Totals::default();
         // Looked up once rather than at each request.
@@ -171,7 +219,7 @@ impl Metrics {
         };
         let saved_input = tokens_saved.get_or_create_owned(&DirectionLabels { direction: "input" });
         let saved_output = tokens_saved.get_or_create_owned(&DirectionLabels { direction: "output" });
-        Self { registry, requests, durations, saved_input, saved_output, entries, bytes, connections, totals }
+        Self { registry, requests, durations, saved_input, saved_output, store, connections, totals }
     }
 
     /// Counts a request.
@@ -220,10 +268,9 @@ impl Metrics {
         &self.connections
     }
 
-    /// The text of `GET /metrics` (`OpenMetrics` 1.0, which Prometheus reads), with the store's size as given.
-    pub fn encode(&self, entries: u64, bytes: u64) -> Result<String, std::fmt::Error> {
-        self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
-        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// The text of `GET /metrics` (`OpenMetrics` 1.0, which Prometheus reads), with what the store holds.
+    pub fn encode(&self, usage: &StoreUsage) -> Result<String, std::fmt::Error> {
+        self.store.take_over(usage);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)

@@ -136,7 +136,7 @@ impl Shared {
         let usage = self.cache.store().usage();
         let text = self
             .metrics
-            .encode(usage.entries, usage.bytes)
+            .encode(&usage)
             .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         let mut response = Response::new(Body::Whole(text.into()));
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -109,7 +109,9 @@ impl Miss {
     /// there but could not serve says more than that there was none.
     #[must_use]
     pub fn then(self, semantic: Self) -> Self {
-        if self.reason == MissReason::NoCandidate || semantic.reason != MissReason::NoCandidate {
+        let tells_more = self.reason == MissReason::NoCandidate || semantic.reason != MissReason::NoCandidate;
+        // What a process has by itself says nothing of what the store has.
+        if tells_more && self.reason != MissReason::StoreUnavailable {
             return semantic;
         }
         Self { place: semantic.place, ..self }

@@ -136,6 +136,7 @@ pub(super) fn optional_uri<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 }
 
 /// Writes what knows how to show itself.
+#[expect(clippy::ref_option, reason = "the shape that serde calls")]
 pub(super) fn optional_shown<S: Serializer>(
     shown: &Option<impl fmt::Display>,
     serializer: S,

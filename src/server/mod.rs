@@ -166,17 +166,16 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
     });
     let embedder = embedder.await??;
     let secret = config.secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
-    let store = match &config.redis_url {
-        Some(url) => Store::connect(redis_options(config, url, embedder.as_ref(), secret.clone())).await?,
-        None => {
-            let options = StoreOptions {
-                max_bytes: config.limits.max_bytes.0,
-                max_entries: config.limits.max_entries,
-                data_dir: config.data_dir.clone(),
-                ..StoreOptions::default()
-            };
-            tokio::task::spawn_blocking(move || Store::open(&options)).await??
-        }
+    let store = if let Some(url) = &config.redis_url {
+        Store::connect(redis_options(config, url, embedder.as_ref(), secret.clone())).await?
+    } else {
+        let options = StoreOptions {
+            max_bytes: config.limits.max_bytes.0,
+            max_entries: config.limits.max_entries,
+            data_dir: config.data_dir.clone(),
+            ..StoreOptions::default()
+        };
+        tokio::task::spawn_blocking(move || Store::open(&options)).await??
     };
     Ok(Cache::new(Parts {
         secret,

@@ -76,6 +76,7 @@ impl Store {
     /// Stores an entry: [`Store::get`] of this process finds it when this returns. One of the same key is
     /// replaced, and its embedding goes with it. `placed` is its embedding where that is known already, else
     /// [`Store::place`] adds it.
+    #[expect(clippy::unused_async, reason = "the shape of all that changes the store")]
     pub async fn put(&self, entry: Entry, placed: Option<Placed>) -> Result<Arc<Entry>, StoreError> {
         let entry = Arc::new(compact(entry));
         match self {
@@ -88,6 +89,7 @@ impl Store {
     /// Puts an entry's embedding into a partition's index, where [`Store::nearest`] of this process finds it
     /// when this returns. `false` where that very entry (key and time) is no longer there, or its embedding does
     /// not fit.
+    #[expect(clippy::unused_async, reason = "the shape of all that changes the store")]
     pub async fn place(&self, entry: &Arc<Entry>, placed: Placed) -> Result<bool, StoreError> {
         match self {
             Self::Embedded(store) => Ok(store.place(&entry.key, entry.created_at, &placed)),
@@ -246,4 +248,4 @@ fn milliseconds(time: SystemTime) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

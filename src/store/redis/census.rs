@@ -21,9 +21,8 @@ impl Core {
     /// The entry of an id, and its hits.
     pub(super) async fn find(&self, id: &EntryId) -> Result<Option<Found>, StoreError> {
         let Some(entry) = self.read(id).await? else { return Ok(None) };
-        let Some(tag) = id.0.first_chunk() else { return Ok(None) };
         let mut hits = redis::cmd("HGET");
-        hits.arg(self.names.hits(tag)).arg(id.0.as_slice());
+        hits.arg(self.names.hits(id.tag())).arg(id.0.as_slice());
         let hits = match self.link.ask::<Option<u64>>(&hits).await {
             Ok(hits) => hits.unwrap_or(0),
             Err(LinkError::Refused(_)) => 0,
@@ -48,11 +47,12 @@ impl Core {
         if let Some(partition) = partition.filter(|partition| partition.tag() == id.tag()) {
             removal.cmd("ZREM").arg(self.names.index(&partition)).arg(id.0.as_slice());
         }
-        removal.cmd("HDEL").arg(self.names.hits(&id.tag())).arg(id.0.as_slice());
+        removal.cmd("ZREM").arg(self.names.unplaced(id.tag())).arg(id.0.as_slice());
+        removal.cmd("HDEL").arg(self.names.hits(id.tag())).arg(id.0.as_slice());
         let answers = self.link.ask_all(&removal).await?;
         self.hot.forget(id);
-        if let Some(shelf) = partition.and_then(|partition| self.shelves.get(&partition)) {
-            self.shelves.remove(&shelf, id);
+        if let Some(loaded) = partition.and_then(|partition| self.partitions.get(&partition)) {
+            self.partitions.remove(&loaded, id);
         }
         match answers.into_iter().next() {
             Some(Value::ServerError(error)) => Err(StoreError::Refused(error.to_string())),
@@ -70,8 +70,8 @@ impl Core {
             let mut walk = Walk::new(&node, self.names.entries());
             while let Some(names) = walk.step(self).await? {
                 for (id, entry) in self.described(&node, &names).await? {
-                    let [.., a, b, c, d, e, f, g, h] = id.0;
-                    let place = Cursor::of(entry.created_at, u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+                    let rest = id.0.last_chunk().copied().unwrap_or_default();
+                    let place = Cursor::of(entry.created_at, u64::from_be_bytes(rest));
                     // A walk may give a key twice.
                     if newest.wants(place) && is_match(&entry.prompt, &folded) && met.insert(id) {
                         newest.push(place, id);
@@ -118,7 +118,7 @@ impl Core {
         }
         if *selector == Selector::All {
             self.hot.forget_all();
-            self.shelves.clear();
+            self.partitions.clear();
         }
         Ok(purged)
     }

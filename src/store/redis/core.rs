@@ -16,9 +16,9 @@ use super::super::index::Index;
 use super::hot::Hot;
 use super::link::{Link, LinkError};
 use super::names::Names;
+use super::partitions::{Loaded, News, Partitions, Version};
 use super::record::{self, Damage, Row, Seal, Values};
 use super::scripts::{Call, Scripts};
-use super::shelves::{News, Shelf, Shelves, Version};
 
 /// Members asked for at once where an index has news.
 const NEWS: usize = 1024;
@@ -41,7 +41,7 @@ pub(super) struct Core {
     pub(super) seal: RwLock<Seal>,
     pub(super) hot: Arc<Hot>,
     pub(super) index: Arc<Index>,
-    pub(super) shelves: Shelves,
+    pub(super) partitions: Partitions,
     pub(super) model: String,
     /// Members of indexes that were met and are gone, to be taken out behind requests.
     pub(super) gone: mpsc::Sender<(Partition, Vec<EntryId>)>,
@@ -71,7 +71,7 @@ impl Core {
             scripts: Scripts::new(),
             seal: RwLock::new(parts.seal),
             hot: parts.hot,
-            shelves: Shelves::new(Arc::clone(&parts.index), parts.index_bytes),
+            partitions: Partitions::new(Arc::clone(&parts.index), parts.index_bytes),
             index: parts.index,
             model: parts.model,
             gone: parts.gone,
@@ -134,59 +134,59 @@ impl Core {
     /// Brings a partition up to date with Redis: whatever any replica stored before this was called is found by
     /// a search after it, in a large partition that is not read yet a little later.
     pub(super) async fn refresh(self: &Arc<Self>, partition: &Partition) -> Result<(), StoreError> {
-        let shelf = self.shelves.open(partition);
-        while let Some(since) = shelf.since() {
+        let loaded = self.partitions.open(partition);
+        while let Some(since) = loaded.since() {
             let members = match self.members_since(partition, since).await {
                 Ok(members) => members,
-                Err(error) if error.is_wrong_type() => return self.drop_index(&shelf).await,
+                Err(error) if error.is_wrong_type() => return self.drop_index(&loaded).await,
                 Err(error) => return Err(error.into()),
             };
-            match shelf.compare(since, &members) {
-                News::Lost => shelf.distrust(),
+            match loaded.compare(since, &members) {
+                News::Lost => loaded.distrust(),
                 News::Unknown(unknown) => {
                     if !unknown.is_empty() {
-                        let _reading = shelf.reading.lock().await;
+                        let _reading = loaded.reading.lock().await;
                         // Whoever read before us may have read the same.
-                        let unknown = shelf.lacking(&unknown);
-                        self.read_rows(&shelf, &unknown).await?;
+                        let unknown = loaded.lacking(&unknown);
+                        self.read_rows(&loaded, &unknown).await?;
                     }
-                    shelf.note(&members, false);
+                    loaded.note(&members, false);
                     if members.len() < NEWS {
                         return Ok(());
                     }
                 }
             }
         }
-        self.list(&shelf).await
+        self.list(&loaded).await
     }
 
     /// Lists all members of an index, newest first, and reads those that are not in memory: the newest at once,
     /// the others behind the request.
-    async fn list(self: &Arc<Self>, shelf: &Arc<Shelf>) -> Result<(), StoreError> {
-        let reading = shelf.reading.lock().await;
-        if shelf.since().is_some() {
+    async fn list(self: &Arc<Self>, loaded: &Arc<Loaded>) -> Result<(), StoreError> {
+        let reading = loaded.reading.lock().await;
+        if loaded.since().is_some() {
             return Ok(());
         }
-        let newest = match self.members_below(&shelf.partition, None).await {
+        let newest = match self.members_below(&loaded.partition, None).await {
             Ok(newest) => newest,
-            Err(error) if error.is_wrong_type() => return self.drop_index(shelf).await,
+            Err(error) if error.is_wrong_type() => return self.drop_index(loaded).await,
             Err(error) => return Err(error.into()),
         };
-        self.read_rows(shelf, &shelf.lacking(&newest)).await?;
+        self.read_rows(loaded, &loaded.lacking(&newest)).await?;
         let mut ascending = newest.clone();
         ascending.reverse();
-        shelf.note(&ascending, true);
+        loaded.note(&ascending, true);
         let mut seen: HashSet<_> = newest.iter().map(|(id, _)| *id).collect();
         let Some((_, last)) = newest.last().copied().filter(|_| newest.len() == ROWS) else {
-            self.shelves.keep_only(shelf, &seen);
+            self.partitions.keep_only(loaded, &seen);
             return Ok(());
         };
         drop(reading);
-        let (core, shelf) = (Arc::clone(self), Arc::clone(shelf));
+        let (core, loaded) = (Arc::clone(self), Arc::clone(loaded));
         tokio::spawn(async move {
-            if let Err(error) = core.list_rest(&shelf, last, &mut seen).await {
+            if let Err(error) = core.list_rest(&loaded, last, &mut seen).await {
                 debug!(%error, "a partition was not read whole; it is begun anew when it is asked for");
-                shelf.distrust();
+                loaded.distrust();
             }
         });
         Ok(())
@@ -194,27 +194,27 @@ impl Core {
 
     async fn list_rest(
         &self,
-        shelf: &Shelf,
+        loaded: &Loaded,
         mut last: Version,
         seen: &mut HashSet<EntryId>,
     ) -> Result<(), StoreError> {
         // It is never closed.
         let _permit = self.readers.acquire().await.map_err(|_| StoreError::Closed)?;
         loop {
-            let members = self.members_below(&shelf.partition, Some(last)).await?;
-            self.read_rows(shelf, &shelf.lacking(&members)).await?;
+            let members = self.members_below(&loaded.partition, Some(last)).await?;
+            self.read_rows(loaded, &loaded.lacking(&members)).await?;
             seen.extend(members.iter().map(|(id, _)| *id));
             match members.last() {
                 Some((_, version)) if members.len() == ROWS => last = *version,
                 _ => break,
             }
         }
-        self.shelves.keep_only(shelf, seen);
+        self.partitions.keep_only(loaded, seen);
         Ok(())
     }
 
     /// Reads entries of a partition and places them.
-    async fn read_rows(&self, shelf: &Shelf, members: &[Member]) -> Result<(), StoreError> {
+    async fn read_rows(&self, loaded: &Loaded, members: &[Member]) -> Result<(), StoreError> {
         for members in members.chunks(ROWS) {
             let mut pipeline = redis::Pipeline::with_capacity(members.len());
             for (id, _) in members {
@@ -223,8 +223,8 @@ impl Core {
             let answers = self.link.ask_all(&pipeline).await?;
             let mut gone = Vec::new();
             for ((id, version), answer) in members.iter().zip(answers) {
-                match self.row(&shelf.partition, id, answer)? {
-                    Ok(Some(row)) => _ = self.shelves.insert(shelf, *version, row),
+                match self.row(&loaded.partition, id, answer)? {
+                    Ok(Some(row)) => _ = self.partitions.insert(loaded, *version, row),
                     Ok(None) => gone.push(*id),
                     Err(damage) => {
                         self.discard(&self.names.entry(id), &damage).await?;
@@ -233,9 +233,9 @@ impl Core {
                 }
             }
             for id in &gone {
-                self.shelves.remove(shelf, id);
+                self.partitions.remove(loaded, id);
             }
-            self.forget_members(shelf.partition, gone);
+            self.forget_members(loaded.partition, gone);
         }
         Ok(())
     }
@@ -266,11 +266,12 @@ impl Core {
         }
     }
 
-    /// Takes members out of an index whose entries are gone, and only those.
-    pub(super) async fn tidy(&self, partition: &Partition, ids: &[EntryId]) -> Result<(), LinkError> {
-        let Some(tag) = partition.0.first_chunk() else { return Ok(()) };
+    /// Takes members out of an index whose entries are gone, or have no embedding any more, and only those.
+    pub(super) async fn tidy(&self, index: &str, field: &str, ids: &[EntryId]) -> Result<(), LinkError> {
         for ids in ids.chunks(ROWS) {
-            let mut call = Call::default().key(self.names.index(partition)).key(self.names.hits(tag));
+            let Some(first) = ids.first() else { continue };
+            let mut call =
+                Call::default().key(index.to_owned()).key(self.names.hits(first.tag())).argument(field);
             for id in ids {
                 call = call.key(self.names.entry(id)).argument(id.0);
             }
@@ -280,10 +281,10 @@ impl Core {
     }
 
     /// An index that is none is removed; its entries are found by their keys alone.
-    async fn drop_index(&self, shelf: &Shelf) -> Result<(), StoreError> {
-        self.discard(&self.names.index(&shelf.partition), &Damage::Broken).await?;
-        self.shelves.keep_only(shelf, &HashSet::new());
-        shelf.distrust();
+    async fn drop_index(&self, loaded: &Loaded) -> Result<(), StoreError> {
+        self.discard(&self.names.index(&loaded.partition), &Damage::Broken).await?;
+        self.partitions.keep_only(loaded, &HashSet::new());
+        loaded.distrust();
         Ok(())
     }
 

@@ -131,3 +131,60 @@ impl Hot {
         self.changes.get(usize::from(last) % COUNTERS)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::{entry, key};
+
+    fn hot() -> Hot {
+        let hot = Hot::new(1 << 20, Duration::from_mins(1));
+        hot.trust(true);
+        hot
+    }
+
+    #[test]
+    fn what_was_read_before_a_change_does_not_come_in_after_it() {
+        let hot = hot();
+        let (id, read) = (key(1).id(), Arc::new(entry(1)));
+        let ticket = hot.ticket(&id);
+        hot.forget(&id);
+        hot.keep(ticket, &read);
+        assert!(hot.get(&key(1), true).is_none());
+        hot.keep(hot.ticket(&id), &read);
+        assert!(hot.get(&key(1), true).is_some());
+        let ticket = hot.ticket(&id);
+        hot.forget_all();
+        hot.keep(ticket, &read);
+        assert!(hot.get(&key(1), true).is_none());
+    }
+
+    #[test]
+    fn it_is_relied_upon_while_changes_are_heard_of_or_nothing_better_is_to_be_had() {
+        let hot = hot();
+        hot.keep(hot.ticket(&key(1).id()), &Arc::new(entry(1)));
+        assert!(hot.get(&key(1), true).is_some());
+        hot.trust(false);
+        assert!(hot.get(&key(1), true).is_none(), "Redis can be asked");
+        assert!(hot.get(&key(1), false).is_some(), "Redis is gone");
+        let same_id = Key({
+            let mut other = key(1).0;
+            other[31] ^= 1;
+            other
+        });
+        assert!(hot.get(&same_id, false).is_none(), "another key");
+    }
+
+    #[test]
+    fn it_is_bounded_in_bytes_and_can_be_off() {
+        let hot = Hot::new(64 << 10, Duration::from_mins(1));
+        for number in 0..1000 {
+            hot.keep(hot.ticket(&key(number).id()), &Arc::new(entry(number)));
+        }
+        let (entries, bytes) = hot.usage();
+        assert!(entries > 10 && bytes <= 64 << 10, "{entries} {bytes}");
+        let off = Hot::new(0, Duration::from_mins(1));
+        off.keep(off.ticket(&key(1).id()), &Arc::new(entry(1)));
+        assert!(!off.is_on() && off.get(&key(1), false).is_none());
+    }
+}

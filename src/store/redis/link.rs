@@ -273,10 +273,8 @@ impl Link {
 
     /// Returns when the connection was given up. Tries it out meanwhile.
     async fn watch(&self, epoch: u64) {
-        let probe = match self.0.dialler.can_fail_over() && !self.0.dialler.is_cluster() {
-            true => redis::cmd("ROLE"),
-            false => redis::cmd("PING"),
-        };
+        let by_sentinel = self.0.dialler.can_fail_over() && !self.0.dialler.is_cluster();
+        let probe = redis::cmd(if by_sentinel { "ROLE" } else { "PING" });
         loop {
             tokio::select! {
                 () = self.0.give_up.notified() => {}
@@ -318,10 +316,10 @@ impl Meaning {
                 | ServerErrorKind::TryAgain
                 | ServerErrorKind::Moved
                 | ServerErrorKind::Ask,
-            ) => Self::Silence,
+            )
+            | ErrorKind::ClusterConnectionNotFound => Self::Silence,
             ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => Self::Answer,
             ErrorKind::Io if error.is_timeout() => Self::Silence,
-            ErrorKind::ClusterConnectionNotFound => Self::Silence,
             // What follows bytes that make no sense belongs to nobody.
             _ => Self::Lost,
         }

@@ -2,7 +2,7 @@
 //! holds in process can be lost at any time.
 //!
 //! Called by [`super::Store`] alone. In process are whole entries of late ([`hot`]), to spare round trips, and the
-//! embeddings of the partitions asked for ([`shelves`]), to be searched. Redis being slow, full, read-only or
+//! embeddings of the partitions asked for ([`partitions`]), to be searched. Redis being slow, full, read-only or
 //! gone costs hits, never an answer: every command has a limit of time, and a connection that does not answer is
 //! given up and made anew ([`link`]).
 
@@ -13,9 +13,9 @@ mod hot;
 mod link;
 mod names;
 mod nodes;
+mod partitions;
 mod record;
 mod scripts;
-mod shelves;
 mod tracking;
 mod url;
 mod writer;
@@ -203,6 +203,10 @@ impl Redis {
         let id = entry.key.id();
         core.hot.forget(&id);
         core.hot.keep(core.hot.ticket(&id), entry);
+        if !core.link.is_up() {
+            core.dropped.fetch_add(1, Ordering::Relaxed);
+            return Err(StoreError::Unavailable("it is kept in this process alone, for a while".to_owned()));
+        }
         if let Some(placed) = &placed {
             self.show(entry, placed);
         }
@@ -229,9 +233,9 @@ impl Redis {
     /// Puts an entry's embedding into this process's index, before Redis has it.
     fn show(&self, entry: &Arc<Entry>, placed: &Placed) -> bool {
         let Some(codes) = Codes::of(placed.embedding.values()) else { return false };
-        let shelves = &self.0.core.shelves;
+        let partitions = &self.0.core.partitions;
         let row = Row { entry: without_reply(entry), codes };
-        shelves.insert(&shelves.open(&placed.partition), 0, row)
+        partitions.insert(&partitions.open(&placed.partition), 0, row)
     }
 
     pub(super) async fn is_empty_partition(&self, partition: &Partition) -> Result<bool, StoreError> {
@@ -256,8 +260,8 @@ impl Redis {
         let found = core.get(&candidate.key).await?;
         if found.is_none() {
             let id = candidate.key.id();
-            if let Some(shelf) = core.shelves.get(partition) {
-                core.shelves.remove(&shelf, &id);
+            if let Some(loaded) = core.partitions.get(partition) {
+                core.partitions.remove(&loaded, &id);
             }
             core.forget_members(*partition, vec![id]);
         }
@@ -312,11 +316,11 @@ impl Redis {
     pub(super) fn usage(&self) -> StoreUsage {
         let core = &self.0.core;
         let (entries, hot_bytes) = core.hot.usage();
-        let (partitions, index_bytes, evicted) = core.shelves.usage();
+        let (partitions, index_bytes, evicted) = core.partitions.usage();
         StoreUsage {
             entries,
             bytes: hot_bytes + index_bytes,
-            max_bytes: core.hot.capacity() + core.shelves.capacity(),
+            max_bytes: core.hot.capacity() + core.partitions.capacity(),
             partitions,
             evicted,
             expired: 0,
@@ -399,7 +403,7 @@ async fn keep(link: Link, agreement: Option<Agreement>) {
 
 async fn tidy(core: Arc<Core>, mut gone: mpsc::Receiver<(Partition, Vec<EntryId>)>) {
     while let Some((partition, ids)) = gone.recv().await {
-        if let Err(error) = core.tidy(&partition, &ids).await {
+        if let Err(error) = core.tidy(&core.names.index(&partition), record::EMBEDDING, &ids).await {
             debug!(%error, "an index was not tidied up; that waits until its members are met again");
         }
     }

@@ -36,9 +36,14 @@ impl Names {
         self.name("index", tag, rest)
     }
 
+    /// The sorted set of a scope's entries that have no embedding, by version.
+    pub(super) fn unplaced(&self, tag: Tag) -> String {
+        self.name("index", &tag, &[])
+    }
+
     /// The hash of hit counts of a scope.
-    pub(super) fn hits(&self, tag: &Tag) -> String {
-        self.name("hits", tag, &[])
+    pub(super) fn hits(&self, tag: Tag) -> String {
+        self.name("hits", &tag, &[])
     }
 
     /// When credentials were last accepted.
@@ -110,7 +115,7 @@ mod tests {
             partition[TAG_BYTES..].copy_from_slice(&rest);
             let tag = |name: &str| name.split(['{', '}']).nth(1).map(str::to_owned);
             prop_assert_eq!(tag(&name), tag(&names.index(&Partition(partition))));
-            prop_assert_eq!(tag(&name), tag(&names.hits(id.first_chunk().unwrap())));
+            prop_assert_eq!(tag(&name), tag(&names.hits(*id.first_chunk().unwrap())));
         }
 
         #[test]

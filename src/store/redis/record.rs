@@ -29,13 +29,16 @@ const SCHEMA: u8 = 1;
 
 const DIGEST_BYTES: usize = 16;
 
+/// The field of an entry's embedding, and one that every entry has.
+pub(super) const EMBEDDING: &str = "embedding";
+pub(super) const RESPONSE: &str = "response";
+
 /// The fields that [`Seal::read`] reads, in its order.
 pub(super) const FIELDS: [&str; 7] =
-    ["query_hash", "query", "response", "created_at", "ttl", "metadata", "seal"];
+    ["query_hash", "query", RESPONSE, "created_at", "ttl", "metadata", "seal"];
 
 /// The fields that [`Seal::read_row`] reads, in its order.
-pub(super) const ROW_FIELDS: [&str; 6] =
-    ["query_hash", "query", "created_at", "ttl", "metadata", "embedding"];
+pub(super) const ROW_FIELDS: [&str; 6] = ["query_hash", "query", "created_at", "ttl", "metadata", EMBEDDING];
 
 /// The fields that [`described`] reads, in its order.
 pub(super) const HEAD_FIELDS: [&str; 5] = ["query_hash", "query", "created_at", "ttl", "metadata"];
@@ -279,4 +282,118 @@ fn unhex(text: &[u8]) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?;
     }
     Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::embed::Embedding;
+
+    fn entries() -> impl Strategy<Value = Entry> {
+        let texts = (any::<String>(), any::<String>(), any::<String>(), any::<Vec<u8>>());
+        let bytes = (any::<[u8; 32]>(), any::<[u8; 32]>());
+        let rest = (0..Endpoint::ALL.len(), any::<Option<(u64, u64)>>(), any::<(bool, bool)>());
+        let times = (0_u64..253_402_300_800_000, any::<u64>());
+        (texts, bytes, rest, times).prop_map(|(texts, (key, scope), rest, (created, ttl))| Entry {
+            key: Key(key),
+            scope: Scope(scope),
+            endpoint: Endpoint::ALL[rest.0],
+            model: texts.0,
+            namespace: texts.1,
+            prompt: texts.2,
+            reply: Reply {
+                document: texts.3.into(),
+                text: String::new(),
+                tool_calls: rest.2.0,
+                usage: rest.1.map(|(input, output)| Usage { input, output }),
+            },
+            created_at: UNIX_EPOCH + Duration::from_millis(created),
+            ttl: Duration::from_millis(ttl),
+            poisoned: rest.2.1,
+        })
+    }
+
+    /// The values that Redis would give for these fields.
+    fn stored(fields: &[(&'static str, Vec<u8>)], asked: &[&str]) -> Values {
+        let value =
+            |name: &&str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone());
+        asked.iter().map(value).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_comes_back_as_it_was_and_to_those_with_its_secret_alone(entry in entries()) {
+            let seal = Seal::new(b"one");
+            let fields = seal.write(&entry);
+            prop_assert_eq!(seal.read(stored(&fields, &FIELDS)), Ok(Some(entry)));
+            prop_assert_eq!(Seal::new(b"two").read(stored(&fields, &FIELDS)), Err(Damage::Broken));
+        }
+
+        #[test]
+        fn a_changed_field_or_one_of_another_entry_is_found_out(
+            entry in entries(), other in entries(), field in 0..FIELDS.len(), bit in 0_u32..8, at: prop::sample::Index
+        ) {
+            let seal = Seal::new(b"one");
+            let whole = stored(&seal.write(&entry), &FIELDS);
+            let mut changed = whole.clone();
+            match changed[field].as_mut() {
+                Some(value) if !value.is_empty() => {
+                    let at = at.index(value.len());
+                    value[at] ^= 1 << bit;
+                }
+                value => _ = value.map(|value| value.push(b'x')),
+            }
+            prop_assert_eq!(seal.read(changed), Err(Damage::Broken));
+            let mut mixed = whole.clone();
+            mixed[field] = stored(&seal.write(&other), &FIELDS)[field].clone();
+            if mixed != whole {
+                prop_assert_eq!(seal.read(mixed), Err(Damage::Broken));
+            }
+            let mut missing = whole;
+            missing[field] = None;
+            prop_assert_eq!(seal.read(missing), Err(Damage::Broken));
+        }
+
+        #[test]
+        fn any_values_are_read_without_a_panic(values: Vec<Option<Vec<u8>>>) {
+            let seal = Seal::new(b"one");
+            let _ = seal.read(values.clone());
+            let _ = seal.read_row(&Partition([1; 32]), values.clone());
+            let _ = described(values);
+        }
+
+        #[test]
+        fn an_embedding_comes_back_to_its_entry_and_partition_alone(
+            entry in entries(), values in prop::collection::vec(-1.0_f32..1.0, 1..400), cut: prop::sample::Index
+        ) {
+            let seal = Seal::new(b"one");
+            let Some(embedding) = Embedding::new(values) else { return Ok(()) };
+            let placed = Placed { partition: Partition([3; 32]), embedding };
+            let record = seal.embedding(&entry, &placed, "a model").unwrap();
+            prop_assert_eq!(Seal::partition_of(&record), Some(Partition([3; 32])));
+            let mut fields = seal.write(&entry);
+            fields.push(("embedding", record.clone()));
+            let row = seal.read_row(&Partition([3; 32]), stored(&fields, &ROW_FIELDS)).unwrap().unwrap();
+            prop_assert_eq!(Some(row.codes), Codes::of(placed.embedding.values()));
+            prop_assert_eq!(row.entry.prompt, entry.prompt.clone());
+            prop_assert_eq!(seal.read_row(&Partition([4; 32]), stored(&fields, &ROW_FIELDS)), Err(Damage::Broken));
+            let other = Entry { created_at: entry.created_at + Duration::from_millis(1), ..entry };
+            let mut others = seal.write(&other);
+            others.push(("embedding", record.clone()));
+            prop_assert_eq!(seal.read_row(&Partition([3; 32]), stored(&others, &ROW_FIELDS)), Err(Damage::Broken));
+            fields.pop();
+            fields.push(("embedding", record[..cut.index(record.len())].to_vec()));
+            prop_assert_eq!(seal.read_row(&Partition([3; 32]), stored(&fields, &ROW_FIELDS)), Err(Damage::Broken));
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_none() {
+        let seal = Seal::new(b"one");
+        assert_eq!(seal.read(vec![None; FIELDS.len()]), Ok(None));
+        assert_eq!(seal.read_row(&Partition([1; 32]), vec![None; ROW_FIELDS.len()]), Ok(None));
+        assert!(described(vec![None; HEAD_FIELDS.len()]).is_none());
+    }
 }

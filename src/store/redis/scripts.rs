@@ -11,20 +11,20 @@ pub(super) struct Script {
 
 /// All of them.
 pub(super) struct Scripts {
-    /// Stores an entry. Keys: entry, hit counts, and the index where it has an embedding. Arguments: the id, the
-    /// entry's life in milliseconds, a random number below 256, then fields and values. Gives the number of
-    /// entries in the index and the entry's version there, both zero without one.
+    /// Stores an entry. Keys: entry, hit counts, index. Arguments: the id, the entry's life in milliseconds, a
+    /// random number below 256, the embedding or nothing, then fields and values. Gives the number of entries in
+    /// the index and the entry's version there.
     ///
     /// The version of an entry in its index is the server's time in microseconds plus the random number, and
     /// more than any before it: a replica that still finds the version of an entry it once saw knows that no
     /// write before that was lost.
     pub(super) put: Script,
-    /// Adds an embedding to an entry that is still the one it was made for. Keys: entry, index. Arguments: the
-    /// id, the entry's `created_at`, a random number below 256, the embedding. Gives what `put` gives, zeros
-    /// where the entry is another by now.
+    /// Adds an embedding to an entry that is still the one it was made for. Keys: entry, index, and the index of
+    /// entries without an embedding. Arguments: the id, the entry's `created_at`, a random number below 256, the
+    /// embedding. Gives what `put` gives, zeros where the entry is another by now.
     pub(super) place: Script,
-    /// Takes out of an index those whose entries are gone. Keys: index, hit counts, then the entries. Arguments:
-    /// their ids. Gives how many.
+    /// Takes out of an index those whose entries are gone or no longer belong there. Keys: index, hit counts, then
+    /// the entries. Arguments: the field that an entry of this index has, then their ids. Gives how many.
     pub(super) tidy: Script,
     /// Agrees upon a secret of 32 bytes. Key: its name. Argument: what to take where there is none. Gives the one
     /// in force.
@@ -47,14 +47,17 @@ local function index(key, id, life, random)
 end
 ";
 
+// The first write of each is one that a full Redis may refuse: once a script has written, it is let go on.
 const PUT: &str = r"
 local fields = {}
-for i = 4, #ARGV do fields[#fields + 1] = ARGV[i] end
-redis.call('UNLINK', KEYS[1])
+for i = 5, #ARGV do fields[#fields + 1] = ARGV[i] end
+local kind = redis.call('TYPE', KEYS[1])['ok']
+if kind ~= 'hash' and kind ~= 'none' then redis.call('UNLINK', KEYS[1]) end
 redis.call('HSET', KEYS[1], unpack(fields))
+if ARGV[4] == '' then redis.call('HDEL', KEYS[1], 'embedding')
+else redis.call('HSET', KEYS[1], 'embedding', ARGV[4]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('HDEL', KEYS[2], ARGV[1])
-if not KEYS[3] then return {0, '0'} end
 return index(KEYS[3], ARGV[1], ARGV[2], ARGV[3])
 ";
 
@@ -63,15 +66,16 @@ if redis.call('HGET', KEYS[1], 'created_at') ~= ARGV[2] then return {0, '0'} end
 local life = redis.call('PTTL', KEYS[1])
 if life < 1 then return {0, '0'} end
 redis.call('HSET', KEYS[1], 'embedding', ARGV[4])
+redis.call('ZREM', KEYS[3], ARGV[1])
 return index(KEYS[2], ARGV[1], string.format('%.0f', life), ARGV[3])
 ";
 
 const TIDY: &str = r"
 local gone = 0
-for i, id in ipairs(ARGV) do
-  if redis.call('EXISTS', KEYS[i + 2]) == 0 then
-    gone = gone + redis.call('ZREM', KEYS[1], id)
-    redis.call('HDEL', KEYS[2], id)
+for i = 2, #ARGV do
+  if redis.pcall('HEXISTS', KEYS[i + 1], ARGV[1]) ~= 1 then
+    gone = gone + redis.call('ZREM', KEYS[1], ARGV[i])
+    redis.call('HDEL', KEYS[2], ARGV[i])
   end
 end
 return gone
@@ -80,7 +84,6 @@ return gone
 const AGREE: &str = r"
 local there = redis.call('TYPE', KEYS[1])['ok'] == 'string' and redis.call('GET', KEYS[1])
 if there and #there == 32 then return there end
-redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1])
 return ARGV[1]
 ";

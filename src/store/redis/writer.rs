@@ -12,7 +12,8 @@ use super::super::entry::{Entry, EntryId, Partition, Placed};
 use super::super::milliseconds;
 use super::core::Core;
 use super::link::LinkError;
-use super::names::Tag;
+use super::names::{Names, Tag};
+use super::record;
 use super::scripts::Call;
 
 /// Lanes; each writes one thing at a time.
@@ -36,6 +37,9 @@ const TIDY_OLDEST: usize = 16;
 /// Members looked at for each one to be given up, to find those of least use.
 const SAMPLES: usize = 5;
 
+/// The newest part of an index that is spared: one in so many.
+const SPARED: u64 = 8;
+
 /// The most that one write takes out of an index that has grown over its bound.
 const MOST_TRIMMED: u64 = 64;
 
@@ -58,7 +62,7 @@ pub(super) enum Write {
 
 /// The ends of the lanes.
 pub(super) struct Lanes {
-    lanes: Vec<mpsc::Sender<Job>>,
+    queues: Vec<mpsc::Sender<Job>>,
     bytes: Arc<AtomicU64>,
     most_bytes: u64,
 }
@@ -80,8 +84,8 @@ impl Lanes {
             tokio::spawn(lane.run(jobs));
             sender
         };
-        let lanes = (0..LANES).map(lane).collect();
-        Self { lanes, bytes, most_bytes }
+        let queues = (0..LANES).map(lane).collect();
+        Self { queues, bytes, most_bytes }
     }
 
     /// Queues a write of a scope; `false` where it was dropped.
@@ -92,7 +96,7 @@ impl Lanes {
         };
         let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let job = Job { write, since: Instant::now(), bytes };
-        let lane = self.lanes.get(usize::from(tag) % LANES);
+        let lane = self.queues.get(usize::from(tag) % LANES);
         let sent = waiting <= self.most_bytes && lane.is_some_and(|lane| lane.try_send(job).is_ok());
         if !sent {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -114,7 +118,7 @@ impl Lanes {
     /// Waits until all that was queued is written or given up.
     pub(super) async fn flush(&self) {
         let mut waiting = Vec::with_capacity(LANES);
-        for lane in &self.lanes {
+        for lane in &self.queues {
             let (done, wait) = oneshot::channel();
             let job = Job { write: Write::Barrier(done), since: Instant::now(), bytes: 0 };
             if lane.send(job).await.is_ok() {
@@ -173,7 +177,7 @@ impl Lane {
             Write::Put(entry, placed) => self.put(entry, placed.as_ref()).await,
             Write::Place(entry, placed) => self.place(entry, placed).await,
             Write::Credential(credential, accepted) => self.credential(credential, *accepted).await,
-            Write::Hits(tag, hits) => self.hits(tag, hits).await,
+            Write::Hits(tag, hits) => self.hits(*tag, hits).await,
             Write::Barrier(_) => Ok(()),
         }
     }
@@ -181,26 +185,25 @@ impl Lane {
     async fn put(&self, entry: &Entry, placed: Option<&Placed>) -> Result<(), LinkError> {
         let core = &self.core;
         let id = entry.key.id();
-        let Some(tag) = id.0.first_chunk() else { return Ok(()) };
         let seal = core.seal();
-        let embedding = placed.and_then(|placed| Some((placed, seal.embedding(entry, placed, &core.model)?)));
+        let embedding =
+            placed.and_then(|placed| Some((placed.partition, seal.embedding(entry, placed, &core.model)?)));
+        let index = Index::of(embedding.as_ref().map(|(partition, _)| *partition), id.tag());
         let life =
             u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs() / 2);
         let mut call = Call::default()
             .key(core.names.entry(&id))
-            .key(core.names.hits(tag))
+            .key(core.names.hits(id.tag()))
+            .key(index.name(&core.names))
             .argument(id.0)
             .argument(life.to_string())
-            .argument(fastrand::u8(..).to_string());
+            .argument(fastrand::u8(..).to_string())
+            .argument(embedding.map(|(_, embedding)| embedding).unwrap_or_default());
         for (field, value) in seal.write(entry) {
             call = call.argument(field).argument(value);
         }
-        let Some((placed, embedding)) = embedding else {
-            return core.link.run::<redis::Value>(&core.scripts.put, &call).await.map(drop);
-        };
-        let call = call.key(core.names.index(&placed.partition)).argument("embedding").argument(embedding);
         let indexed = core.link.run(&core.scripts.put, &call).await?;
-        self.indexed(&placed.partition, &id, indexed).await
+        self.indexed(&index, &id, indexed).await
     }
 
     async fn place(&self, entry: &Entry, placed: &Placed) -> Result<(), LinkError> {
@@ -210,76 +213,99 @@ impl Lane {
         let call = Call::default()
             .key(core.names.entry(&id))
             .key(core.names.index(&placed.partition))
+            .key(core.names.unplaced(id.tag()))
             .argument(id.0)
             .argument(milliseconds(entry.created_at).to_string())
             .argument(fastrand::u8(..).to_string())
             .argument(embedding);
         let indexed = core.link.run(&core.scripts.place, &call).await?;
-        self.indexed(&placed.partition, &id, indexed).await
+        self.indexed(&Index::Of(placed.partition), &id, indexed).await
     }
 
     /// After an entry came into an index: notes its version, and keeps the index tidy and within its bound.
     async fn indexed(
         &self,
-        partition: &Partition,
+        index: &Index,
         id: &EntryId,
         (count, version): (u64, u64),
     ) -> Result<(), LinkError> {
         let core = &self.core;
-        if let Some(shelf) = core.shelves.get(partition) {
-            shelf.confirm(id, version);
+        if let Index::Of(partition) = index
+            && let Some(loaded) = core.partitions.get(partition)
+        {
+            loaded.confirm(id, version);
         }
         if count > self.most_entries {
-            self.trim(partition, count - self.most_entries).await?;
+            self.trim(index, id.tag(), count).await?;
         } else if fastrand::u8(..TIDY_ONE_IN) == 0 {
+            let name = index.name(&core.names);
             let mut oldest = redis::cmd("ZRANGE");
-            oldest.arg(core.names.index(partition)).arg(0).arg(TIDY_OLDEST - 1);
+            oldest.arg(&name).arg(0).arg(TIDY_OLDEST - 1);
             let oldest: Vec<Vec<u8>> = core.link.ask(&oldest).await?;
-            core.tidy(partition, &ids(oldest)).await?;
+            core.tidy(&name, index.field(), &ids(oldest)).await?;
         }
         Ok(())
     }
 
-    /// Removes entries of an index that is over its bound: of a sample those with the fewest hits, of equals the
-    /// oldest, so that what was just stored is not what goes.
-    async fn trim(&self, partition: &Partition, over: u64) -> Result<(), LinkError> {
+    /// Brings an index of `count` that is over its bound nearer to it.
+    async fn trim(&self, index: &Index, tag: Tag, count: u64) -> Result<(), LinkError> {
         let core = &self.core;
-        let Some(tag) = partition.0.first_chunk() else { return Ok(()) };
-        let over = usize::try_from(over.min(MOST_TRIMMED)).unwrap_or(1);
-        let index = core.names.index(partition);
-        let mut sample = redis::cmd("ZRANDMEMBER");
-        sample.arg(&index).arg(over * SAMPLES);
-        let sample = ids(core.link.ask(&sample).await?);
-        if sample.is_empty() {
+        let name = index.name(&core.names);
+        let least = self.least_useful(&name, tag, count).await?;
+        if least.is_empty() {
             return Ok(());
         }
-        let names: Vec<&[u8]> = sample.iter().map(|id| id.0.as_slice()).collect();
-        let mut hits = redis::cmd("HMGET");
-        hits.arg(core.names.hits(tag)).arg(&names);
-        let mut versions = redis::cmd("ZMSCORE");
-        versions.arg(&index).arg(&names);
-        let hits: Vec<Option<u64>> = core.link.ask(&hits).await?;
-        let versions: Vec<Option<f64>> = core.link.ask(&versions).await?;
-        let mut ranked: Vec<_> = sample.iter().zip(hits).zip(versions).collect();
-        ranked.sort_by(|((_, hits), version), ((_, other_hits), other_version)| {
-            let older = version.unwrap_or_default().total_cmp(&other_version.unwrap_or_default());
-            hits.unwrap_or(0).cmp(&other_hits.unwrap_or(0)).then(older)
-        });
         let mut removal = redis::Pipeline::new();
-        let least: Vec<_> = ranked.into_iter().take(over).map(|((id, _), _)| id).collect();
         for id in &least {
             removal.cmd("UNLINK").arg(core.names.entry(id));
-            removal.cmd("ZREM").arg(&index).arg(id.0.as_slice());
+            removal.cmd("ZREM").arg(&name).arg(id.0.as_slice());
             removal.cmd("HDEL").arg(core.names.hits(tag)).arg(id.0.as_slice());
         }
         core.link.ask_all(&removal).await?;
-        for id in least {
+        for id in &least {
             core.hot.forget(id);
-            if let Some(shelf) = core.shelves.get(partition) {
-                core.shelves.remove(&shelf, id);
+            if let Index::Of(partition) = index
+                && let Some(loaded) = core.partitions.get(partition)
+            {
+                core.partitions.remove(&loaded, id);
             }
         }
         Ok(())
+    }
+
+    /// Of a sample of an index without its newest part those with the fewest hits, of equals the oldest: as many
+    /// as it is over its bound.
+    async fn least_useful(&self, name: &str, tag: Tag, count: u64) -> Result<Vec<EntryId>, LinkError> {
+        let core = &self.core;
+        let over = usize::try_from((count - self.most_entries).min(MOST_TRIMMED)).unwrap_or(1);
+        let mut newest = redis::cmd("ZREVRANGE");
+        newest.arg(name).arg(count / SPARED).arg(count / SPARED).arg("WITHSCORES");
+        let newest: Vec<(Vec<u8>, f64)> = core.link.ask(&newest).await?;
+        let mut sample = redis::cmd("ZRANDMEMBER");
+        sample.arg(name).arg(over * SAMPLES);
+        let sample = ids(core.link.ask(&sample).await?);
+        if sample.is_empty() {
+            return Ok(Vec::new());
+        }
+        let members: Vec<&[u8]> = sample.iter().map(|id| id.0.as_slice()).collect();
+        let mut hits = redis::cmd("HMGET");
+        hits.arg(core.names.hits(tag)).arg(&members);
+        let mut versions = redis::cmd("ZMSCORE");
+        versions.arg(name).arg(&members);
+        let hits: Vec<Option<u64>> = core.link.ask(&hits).await?;
+        let versions: Vec<Option<f64>> = core.link.ask(&versions).await?;
+        let spared = newest.first().map_or(f64::INFINITY, |(_, version)| *version);
+        let mut ranked: Vec<_> = sample
+            .into_iter()
+            .zip(hits)
+            .zip(versions)
+            .map(|((id, hits), version)| (id, hits.unwrap_or(0), version.unwrap_or_default()))
+            .filter(|(_, _, version)| *version < spared)
+            .collect();
+        ranked.sort_by(|(_, hits, version), (_, other_hits, other_version)| {
+            hits.cmp(other_hits).then(version.total_cmp(other_version))
+        });
+        Ok(ranked.into_iter().take(over).map(|(id, ..)| id).collect())
     }
 
     async fn credential(
@@ -287,30 +313,51 @@ impl Lane {
         credential: &[u8; 32],
         accepted: Option<(u64, Duration)>,
     ) -> Result<(), LinkError> {
-        let name = self.core.names.credential(credential);
-        let cmd = match accepted {
-            Some((at, lifetime)) => {
-                let mut cmd = redis::cmd("SET");
-                let life = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1);
-                cmd.arg(name).arg(at).arg("PX").arg(life);
-                cmd
-            }
-            None => {
-                let mut cmd = redis::cmd("UNLINK");
-                cmd.arg(name);
-                cmd
-            }
-        };
+        let mut cmd = redis::cmd(if accepted.is_some() { "SET" } else { "UNLINK" });
+        cmd.arg(self.core.names.credential(credential));
+        if let Some((at, lifetime)) = accepted {
+            let life = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1);
+            cmd.arg(at).arg("PX").arg(life);
+        }
         self.core.link.ask::<redis::Value>(&cmd).await.map(drop)
     }
 
-    async fn hits(&self, tag: &Tag, hits: &[(EntryId, u64)]) -> Result<(), LinkError> {
+    async fn hits(&self, tag: Tag, hits: &[(EntryId, u64)]) -> Result<(), LinkError> {
         let kept = HITS_KEPT.as_millis().to_string();
         let mut call = Call::default().key(self.core.names.hits(tag)).argument(kept);
         for (id, count) in hits {
             call = call.argument(id.0).argument(count.to_string());
         }
         self.core.link.run::<i64>(&self.core.scripts.hits, &call).await.map(drop)
+    }
+}
+
+/// The index that an entry is in: every entry is in one, so that all are counted.
+enum Index {
+    /// A partition's.
+    Of(Partition),
+    /// That of a scope's entries without an embedding.
+    Unplaced(Tag),
+}
+
+impl Index {
+    fn of(partition: Option<Partition>, tag: Tag) -> Self {
+        partition.map_or(Self::Unplaced(tag), Self::Of)
+    }
+
+    fn name(&self, names: &Names) -> String {
+        match self {
+            Self::Of(partition) => names.index(partition),
+            Self::Unplaced(tag) => names.unplaced(*tag),
+        }
+    }
+
+    /// A field that all its entries have.
+    fn field(&self) -> &'static str {
+        match self {
+            Self::Of(_) => record::EMBEDDING,
+            Self::Unplaced(_) => record::RESPONSE,
+        }
     }
 }
 

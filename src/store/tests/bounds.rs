@@ -12,11 +12,11 @@ fn bounded(max_bytes: u64, max_entries: u64) -> Store {
 async fn check(store: &Store, partitions: u64) {
     let usage = store.usage();
     assert!(usage.bytes <= usage.max_bytes);
-    let slots: Vec<_> = inner(&store).memory.iter().collect();
+    let slots: Vec<_> = inner(store).memory.iter().collect();
     assert_eq!(u64::try_from(slots.len()).unwrap(), usage.entries);
     assert!(slots.iter().all(|slot| !slot.is_gone()));
     let mut rows = Vec::new();
-    inner(&store).index.for_each_row(|slot, _| rows.push(slot));
+    inner(store).index.for_each_row(|slot, _| rows.push(slot));
     rows.retain(|slot| slot.is_in(&slot.home.unwrap()));
     for home in (0..partitions).map(partition) {
         let expected: HashSet<_> =
@@ -25,7 +25,7 @@ async fn check(store: &Store, partitions: u64) {
             rows.iter().filter(|slot| slot.home == Some(home)).map(|slot| slot.entry.key).collect();
         assert_eq!(indexed.len(), expected.len());
         assert_eq!(indexed.into_iter().collect::<HashSet<_>>(), expected);
-        assert_eq!(inner(&store).index.len(&home), expected.len());
+        assert_eq!(inner(store).index.len(&home), expected.len());
         assert_eq!(store.is_empty_partition(&home).await.unwrap(), expected.is_empty());
     }
 }

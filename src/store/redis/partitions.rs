@@ -22,18 +22,21 @@ use super::record::Row;
 /// comparison.
 const REMEMBERED: usize = 8;
 
+/// Rows looked at to find one that may go for a newer one.
+const SAMPLES: usize = 8;
+
 /// What a row takes besides its codes and its entry: its place in the table, allocations rounded up.
 const ROW_OVERHEAD: u64 = 96;
 /// What a partition takes by itself.
-const SHELF_OVERHEAD: u64 = 768;
+const PARTITION_OVERHEAD: u64 = 768;
 
 /// An entry's place in the history of its index.
 pub(super) type Version = u64;
 
 /// All partitions in memory.
-pub(super) struct Shelves {
+pub(super) struct Partitions {
     index: Arc<Index>,
-    table: RwLock<HashMap<Partition, Arc<Shelf>>>,
+    table: RwLock<HashMap<Partition, Arc<Loaded>>>,
     bytes: AtomicU64,
     capacity: u64,
     clock: AtomicU64,
@@ -42,7 +45,7 @@ pub(super) struct Shelves {
 }
 
 /// One partition.
-pub(super) struct Shelf {
+pub(super) struct Loaded {
     pub(super) partition: Partition,
     rows: Mutex<Rows>,
     /// Held by the one who reads rows from Redis, so that many who come at once read them once.
@@ -76,7 +79,7 @@ pub(super) enum News {
     Lost,
 }
 
-impl Shelves {
+impl Partitions {
     /// Partitions in at most so many bytes, beside an index of their rows.
     pub(super) fn new(index: Arc<Index>, capacity: u64) -> Self {
         Self {
@@ -91,79 +94,82 @@ impl Shelves {
     }
 
     /// The partition, if it is in memory.
-    pub(super) fn get(&self, partition: &Partition) -> Option<Arc<Shelf>> {
-        let shelf = self.table.read().get(partition).cloned()?;
-        shelf.used.store(self.tick(), Ordering::Relaxed);
-        Some(shelf)
+    pub(super) fn get(&self, partition: &Partition) -> Option<Arc<Loaded>> {
+        let loaded = self.table.read().get(partition).cloned()?;
+        loaded.used.store(self.tick(), Ordering::Relaxed);
+        Some(loaded)
     }
 
     /// The partition, empty and not listed yet where it is new.
-    pub(super) fn open(&self, partition: &Partition) -> Arc<Shelf> {
-        if let Some(shelf) = self.get(partition) {
-            return shelf;
+    pub(super) fn open(&self, partition: &Partition) -> Arc<Loaded> {
+        if let Some(loaded) = self.get(partition) {
+            return loaded;
         }
         let used = self.tick();
         let mut table = self.table.write();
-        let shelf = table.entry(*partition).or_insert_with(|| {
-            self.bytes.fetch_add(SHELF_OVERHEAD, Ordering::Relaxed);
-            Arc::new(Shelf {
+        let loaded = table.entry(*partition).or_insert_with(|| {
+            self.bytes.fetch_add(PARTITION_OVERHEAD, Ordering::Relaxed);
+            Arc::new(Loaded {
                 partition: *partition,
-                rows: Mutex::new(Rows { bytes: SHELF_OVERHEAD, ..Rows::default() }),
+                rows: Mutex::new(Rows { bytes: PARTITION_OVERHEAD, ..Rows::default() }),
                 reading: tokio::sync::Mutex::default(),
                 used: AtomicU64::new(used),
             })
         });
-        Arc::clone(shelf)
+        Arc::clone(loaded)
     }
 
-    /// Puts a row in. `false` where there is no room for it.
-    pub(super) fn insert(&self, shelf: &Shelf, version: Version, row: Row) -> bool {
+    /// Puts a row in; an older one goes for it where its partition has no more room. `false` where there is none.
+    /// A version of 0 is not known yet, and newer than all others.
+    pub(super) fn insert(&self, loaded: &Loaded, version: Version, row: Row) -> bool {
         let id = row.entry.key.id();
-        let home = Some((shelf.partition, index::weight(&row.codes)));
+        let home = Some((loaded.partition, index::weight(&row.codes)));
         let slot =
             Arc::new(Slot::new(Arc::new(row.entry), self.sequence.fetch_add(1, Ordering::Relaxed), home));
         let bytes = slot.weight.saturating_add(ROW_OVERHEAD);
         let upkeep = {
-            let mut rows = shelf.rows.lock();
-            if rows.gone
-                || (rows.bytes.saturating_add(bytes) > self.capacity / 2 && !rows.by_id.contains_key(&id))
-            {
+            let mut rows = loaded.rows.lock();
+            if rows.gone {
                 return false;
             }
-            self.take_out(shelf, &mut rows, &id);
+            self.take_out(loaded, &mut rows, &id);
+            if rows.bytes.saturating_add(bytes) > self.capacity / 2 {
+                let Some(older) = rows.older_than(version) else { return false };
+                self.take_out(loaded, &mut rows, &older);
+            }
             rows.bytes += bytes;
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            let upkeep = self.index.insert(shelf.partition, &row.codes, &slot);
+            let upkeep = self.index.insert(loaded.partition, &row.codes, &slot);
             rows.by_id.insert(id, Held { slot, version });
             upkeep
         };
-        self.tend(shelf.partition, upkeep);
+        self.tend(loaded.partition, upkeep);
         self.make_room();
         true
     }
 
     /// An entry of a partition is gone.
-    pub(super) fn remove(&self, shelf: &Shelf, id: &EntryId) {
-        let mut rows = shelf.rows.lock();
-        let upkeep = self.take_out(shelf, &mut rows, id);
+    pub(super) fn remove(&self, loaded: &Loaded, id: &EntryId) {
+        let mut rows = loaded.rows.lock();
+        let upkeep = self.take_out(loaded, &mut rows, id);
         drop(rows);
-        self.tend(shelf.partition, upkeep);
+        self.tend(loaded.partition, upkeep);
     }
 
     /// Gives everything up.
     pub(super) fn clear(&self) {
-        let shelves: Vec<_> = self.table.write().drain().map(|(_, shelf)| shelf).collect();
-        for shelf in shelves {
-            self.retire(&shelf);
+        let partitions: Vec<_> = self.table.write().drain().map(|(_, loaded)| loaded).collect();
+        for loaded in partitions {
+            self.retire(&loaded);
         }
     }
 
     /// The rows that have been listed but are not in a list of all members: they left Redis unheard.
-    pub(super) fn keep_only(&self, shelf: &Shelf, members: &HashSet<EntryId>) {
+    pub(super) fn keep_only(&self, loaded: &Loaded, members: &HashSet<EntryId>) {
         let gone: Vec<_> =
-            shelf.rows.lock().by_id.keys().filter(|id| !members.contains(*id)).copied().collect();
+            loaded.rows.lock().by_id.keys().filter(|id| !members.contains(*id)).copied().collect();
         for id in &gone {
-            self.remove(shelf, id);
+            self.remove(loaded, id);
         }
     }
 
@@ -182,14 +188,14 @@ impl Shelves {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn take_out(&self, shelf: &Shelf, rows: &mut Rows, id: &EntryId) -> Upkeep {
+    fn take_out(&self, loaded: &Loaded, rows: &mut Rows, id: &EntryId) -> Upkeep {
         let Some(held) = rows.by_id.remove(id) else { return Upkeep::None };
         let bytes = held.slot.weight.saturating_add(ROW_OVERHEAD);
         rows.bytes = rows.bytes.saturating_sub(bytes);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         held.slot.leave();
         match held.slot.unplace() {
-            Some(_) => self.index.forget(&shelf.partition),
+            Some(_) => self.index.forget(&loaded.partition),
             None => Upkeep::None,
         }
     }
@@ -201,28 +207,28 @@ impl Shelves {
         }
         let mut by_use: Vec<_> = {
             let table = self.table.read();
-            table.values().map(|shelf| (shelf.used.load(Ordering::Relaxed), Arc::clone(shelf))).collect()
+            table.values().map(|loaded| (loaded.used.load(Ordering::Relaxed), Arc::clone(loaded))).collect()
         };
         by_use.sort_unstable_by_key(|(used, _)| *used);
-        for (_, shelf) in by_use {
+        for (_, loaded) in by_use {
             if self.bytes.load(Ordering::Relaxed) <= self.capacity / 10 * 9 {
                 return;
             }
-            let removed = self.table.write().remove(&shelf.partition).is_some();
+            let removed = self.table.write().remove(&loaded.partition).is_some();
             if removed {
-                let rows = self.retire(&shelf);
+                let rows = self.retire(&loaded);
                 self.evicted.fetch_add(rows, Ordering::Relaxed);
             }
         }
     }
 
     /// Takes all rows of a partition that is out of the table out of the index.
-    fn retire(&self, shelf: &Shelf) -> u64 {
-        let mut rows = shelf.rows.lock();
+    fn retire(&self, loaded: &Loaded) -> u64 {
+        let mut rows = loaded.rows.lock();
         rows.gone = true;
         let ids: Vec<_> = rows.by_id.keys().copied().collect();
         for id in &ids {
-            self.take_out(shelf, &mut rows, id);
+            self.take_out(loaded, &mut rows, id);
         }
         self.bytes.fetch_sub(rows.bytes, Ordering::Relaxed);
         rows.bytes = 0;
@@ -237,14 +243,14 @@ impl Shelves {
     }
 }
 
-impl Shelf {
+impl Loaded {
     /// From which version on to ask for members; `None` where none was seen, and all must be listed.
     pub(super) fn since(&self) -> Option<Version> {
         let rows = self.rows.lock();
         rows.recent.front().filter(|_| rows.listed && !rows.gone).map(|(_, version)| *version)
     }
 
-    /// What the members from [`Shelf::since`] on tell.
+    /// What the members from [`Loaded::since`] on tell.
     pub(super) fn compare(&self, since: Version, members: &[(EntryId, Version)]) -> News {
         let rows = self.rows.lock();
         let seen = |member: &(EntryId, Version)| rows.recent.contains(member);
@@ -291,7 +297,111 @@ impl Shelf {
 }
 
 impl Rows {
+    /// The oldest of a few rows that are older than a version.
+    fn older_than(&self, version: Version) -> Option<EntryId> {
+        let rank = |version: Version| version.wrapping_sub(1);
+        let few = self.by_id.iter().take(SAMPLES).map(|(id, held)| (rank(held.version), *id));
+        few.min().filter(|(oldest, _)| *oldest < rank(version)).map(|(_, id)| id)
+    }
+
     fn lacks(&self, (id, version): &(EntryId, Version)) -> bool {
         self.by_id.get(id).is_none_or(|held| held.version < *version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::index::codes::Codes;
+    use crate::store::tests::{Random, entry, key, partition};
+
+    fn partitions(bytes: u64) -> Partitions {
+        Partitions::new(Arc::new(Index::new(1000)), bytes)
+    }
+
+    fn row(number: u64) -> Row {
+        let codes = Codes::of(Random(number).direction(16).values()).unwrap();
+        Row { entry: entry(number), codes }
+    }
+
+    fn members(numbers: std::ops::Range<u64>) -> Vec<Member> {
+        numbers.map(|number| (key(number).id(), 100 + number)).collect()
+    }
+
+    type Member = (EntryId, Version);
+
+    #[test]
+    fn news_are_what_is_newer_and_a_history_that_is_another_is_found_out() {
+        let partitions = partitions(1 << 20);
+        let loaded = partitions.open(&partition(1));
+        assert_eq!(loaded.since(), None);
+        let first = members(0..20);
+        for (number, (_, version)) in (0..).zip(&first) {
+            assert!(partitions.insert(&loaded, *version, row(number)));
+        }
+        loaded.note(&first, true);
+        // The last eight are remembered.
+        assert_eq!(loaded.since(), Some(112));
+        assert_eq!(loaded.compare(112, &members(12..20)), News::Unknown(Vec::new()));
+        assert_eq!(loaded.compare(112, &members(12..22)), News::Unknown(members(20..22)));
+        // All but one were replaced or removed: the one proves what was before it.
+        assert_eq!(loaded.compare(112, &members(15..16)), News::Unknown(Vec::new()));
+        // The same ids under other versions are another history; so is nothing at all.
+        let other: Vec<_> = members(12..20).into_iter().map(|(id, version)| (id, version + 1)).collect();
+        assert_eq!(loaded.compare(112, &other), News::Lost);
+        assert_eq!(loaded.compare(112, &[]), News::Lost);
+    }
+
+    #[test]
+    fn an_entry_shown_before_its_version_was_known_is_not_read_again() {
+        let partitions = partitions(1 << 20);
+        let loaded = partitions.open(&partition(1));
+        partitions.insert(&loaded, 0, row(1));
+        assert_eq!(loaded.lacking(&[(key(1).id(), 101)]), [(key(1).id(), 101)]);
+        loaded.confirm(&key(1).id(), 101);
+        assert!(loaded.lacking(&[(key(1).id(), 101)]).is_empty());
+        assert_eq!(loaded.lacking(&[(key(1).id(), 102)]), [(key(1).id(), 102)], "replaced since");
+    }
+
+    #[test]
+    fn rows_that_left_are_forgotten_and_bytes_are_counted_back() {
+        let partitions = partitions(1 << 20);
+        let loaded = partitions.open(&partition(1));
+        for number in 0..10 {
+            partitions.insert(&loaded, number, row(number));
+        }
+        partitions.keep_only(&loaded, &HashSet::from([key(3).id(), key(4).id()]));
+        assert_eq!(partitions.index.len(&partition(1)), 2);
+        partitions.remove(&loaded, &key(3).id());
+        partitions.clear();
+        assert_eq!(partitions.index.len(&partition(1)), 0);
+        assert_eq!(partitions.usage(), (0, 0, 0));
+        assert!(!partitions.insert(&loaded, 1, row(1)), "a partition given up takes nothing more");
+    }
+
+    #[test]
+    fn the_partitions_not_asked_for_the_longest_go_first() {
+        let partitions = partitions(64 << 10);
+        for number in 0..200 {
+            let loaded = partitions.open(&partition(number));
+            partitions.insert(&loaded, 1, row(number));
+            // Asked for again and again.
+            assert!(partitions.get(&partition(0)).is_some());
+        }
+        let (count, bytes, evicted) = partitions.usage();
+        assert!(bytes <= 64 << 10 && evicted > 0 && count < 200, "{bytes} {evicted} {count}");
+        assert_eq!(partitions.index.len(&partition(0)), 1);
+        assert_eq!(partitions.index.len(&partition(1)), 0);
+    }
+
+    #[test]
+    fn one_partition_takes_no_more_than_half() {
+        let partitions = partitions(64 << 10);
+        let loaded = partitions.open(&partition(1));
+        let taken = (0..200).filter(|number| partitions.insert(&loaded, *number + 10, row(*number))).count();
+        // Newer ones were taken for older ones all the time; older ones are not.
+        let held = partitions.index.len(&partition(1));
+        assert!(taken == 200 && held > 10 && held < 100, "{taken} {held}");
+        assert!(!partitions.insert(&loaded, 1, row(1000)), "older than all that were looked at");
     }
 }
