@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod dialect;
 pub mod embed;
+pub mod eval;
 pub mod proxy;
 pub mod server;
 pub mod simulated;

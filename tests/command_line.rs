@@ -11,35 +11,17 @@ mod support;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::program::{output, rejoinder};
 use support::{Ask, Fault, Gate, QUESTION, generating, streamed, upstream};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 
 /// Longer than anything here may take; a test that waits for it fails.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// The program with these arguments and nothing of the developer's own settings.
-fn rejoinder(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rejoinder"));
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("REJOINDER_") || text == "RUST_LOG" || text == "NO_COLOR" {
-            command.env_remove(&name);
-        }
-    }
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    command
-}
-
-async fn output(mut command: Command) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } =
-        tokio::time::timeout(DEADLINE, command.output()).await.expect("it ends").unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
-}
 
 async fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     output(rejoinder(arguments)).await
@@ -55,7 +37,7 @@ fn file(folder: &Path, text: &str) -> String {
 async fn help_names_every_command_and_every_flag_with_its_default() {
     let (code, help, _) = run(&["--help"]).await;
     assert_eq!(code, Some(0));
-    for command in ["serve", "demo", "check-config", "completions"] {
+    for command in ["serve", "demo", "eval", "check-config", "completions"] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
     }
     let (code, help, _) = run(&["serve", "--help"]).await;

@@ -82,6 +82,32 @@ pub struct Policy {
     pub calibration: Calibration,
 }
 
+/// The least similarity and confidence at which a candidate is reused: an operating point.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Floors {
+    /// The least similarity, a cosine.
+    pub similarity: f32,
+    /// The least confidence, a probability.
+    pub confidence: f32,
+}
+
+impl Floors {
+    /// Those that every candidate reaches.
+    pub const NONE: Self = Self { similarity: f32::NEG_INFINITY, confidence: f32::NEG_INFINITY };
+
+    /// Whether a candidate reaches both, or which it does not.
+    pub fn check(self, similarity: Similarity, confidence: f32) -> Result<(), MissReason> {
+        // What is no number must pass neither test.
+        if similarity.0.is_nan() || similarity.0 < self.similarity {
+            return Err(MissReason::BelowThreshold);
+        }
+        if confidence.is_nan() || confidence < self.confidence {
+            return Err(MissReason::LowConfidence);
+        }
+        Ok(())
+    }
+}
+
 /// A logistic curve over similarity: `1 / (1 + exp(-(intercept + slope × similarity)))` (Platt scaling).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Calibration {
@@ -157,14 +183,19 @@ impl Policy {
             return Err(MissReason::Expired);
         }
         let Some(similarity) = evidence.similarity else { return Ok(()) };
-        // A similarity that is no number must pass neither test.
-        if similarity.0.is_nan() || similarity.0 < self.threshold(evidence.directives) {
-            return Err(MissReason::BelowThreshold);
-        }
-        if confidence.is_nan() || confidence < self.min_confidence {
-            return Err(MissReason::LowConfidence);
-        }
-        Ok(())
+        let floors = Floors { similarity: self.threshold(evidence.directives), ..self.floors() };
+        floors.check(similarity, confidence)
+    }
+
+    /// The operating point, where a request asks for no other.
+    pub fn floors(&self) -> Floors {
+        Floors { similarity: self.threshold, confidence: self.min_confidence }
+    }
+
+    /// The same policy at another operating point.
+    #[must_use]
+    pub fn at(self, floors: Floors) -> Self {
+        Self { threshold: floors.similarity, min_confidence: floors.confidence, ..self }
     }
 
     /// The threshold of one request: the client's where it is higher, or lowering is allowed.

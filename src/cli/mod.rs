@@ -3,6 +3,7 @@
 mod check_config;
 mod completions;
 mod demo;
+mod eval;
 mod healthcheck;
 mod serve;
 
@@ -29,6 +30,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Show what it does, with a simulated upstream: cold, exact, paraphrase, look-alike, bypass, streaming
     Demo(demo::Demo),
+    /// Measure precision, recall, false-hit rate and hit rate over labelled pairs of prompts
+    Eval(Box<eval::Eval>),
     /// Validate a configuration and print the one in force, secrets masked
     CheckConfig(Box<check_config::CheckConfig>),
     /// Ask a running proxy whether it is alive; for container health checks
@@ -42,6 +45,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Eval(eval) => eval.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Healthcheck(check) => check.run(),
         Command::Completions(completions) => completions.run(),

@@ -96,7 +96,13 @@ pub enum EmbedderState {
 
 /// Turns texts into embeddings. Cheap to clone; all clones share one model, queue and circuit breaker.
 #[derive(Debug, Clone)]
-pub struct Embedder(Arc<Kind>);
+pub struct Embedder {
+    kind: Arc<Kind>,
+    memo: Option<Arc<Memo>>,
+}
+
+/// Embeddings of late, by the text.
+type Memo = quick_cache::sync::Cache<String, Embedding>;
 
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one, behind an `Arc`")]
@@ -108,23 +114,34 @@ enum Kind {
 impl Embedder {
     /// The model inside the program. Loading it takes a fraction of a second.
     pub fn builtin(options: &BuiltinOptions) -> Result<Self, EmbedderError> {
-        Ok(Self(Arc::new(Kind::Builtin(Builtin::start(options)?))))
+        Ok(Self::of(Kind::Builtin(Builtin::start(options)?)))
     }
 
     /// A model that an Ollama server runs, by `/api/embed`; where that is missing by the older
     /// `/api/embeddings`, whose window is shorter.
     pub fn ollama(options: RemoteOptions) -> Result<Self, EmbedderError> {
-        Ok(Self(Arc::new(Kind::Remote(Remote::new(Api::Ollama, options)?))))
+        Ok(Self::of(Kind::Remote(Remote::new(Api::Ollama, options)?)))
     }
 
     /// A model behind OpenAI's `/v1/embeddings`.
     pub fn openai(options: RemoteOptions) -> Result<Self, EmbedderError> {
-        Ok(Self(Arc::new(Kind::Remote(Remote::new(Api::OpenAi, options)?))))
+        Ok(Self::of(Kind::Remote(Remote::new(Api::OpenAi, options)?)))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind: Arc::new(kind), memo: None }
+    }
+
+    /// The same embedder, which embeds none of the last `texts` again, about. For work on many texts that come
+    /// again and again; not for clients' requests, where the time of an answer would tell what others asked.
+    #[must_use]
+    pub fn remembering(self, texts: usize) -> Self {
+        Self { memo: Some(Arc::new(Memo::new(texts))), ..self }
     }
 
     /// The model's identity: its embeddings may be compared with those of the same name only.
     pub fn name(&self) -> &str {
-        match &*self.0 {
+        match &*self.kind {
             Kind::Builtin(builtin) => builtin.name(),
             Kind::Remote(remote) => remote.name(),
         }
@@ -133,7 +150,7 @@ impl Embedder {
     /// Byte offset, on a character's boundary, up to which [`Self::embed`] reads the text. Texts may be compared
     /// by meaning only where what follows is equal.
     pub fn window(&self, text: &str) -> usize {
-        match &*self.0 {
+        match &*self.kind {
             Kind::Builtin(builtin) => builtin.window(text),
             Kind::Remote(remote) => remote.window(text),
         }
@@ -141,7 +158,14 @@ impl Embedder {
 
     /// Embeds the text up to its [`Self::window`].
     pub async fn embed(&self, text: &str) -> Result<Embedding, EmbedError> {
-        match &*self.0 {
+        match &self.memo {
+            Some(memo) => memo.get_or_insert_async(text, self.embed_now(text)).await,
+            None => self.embed_now(text).await,
+        }
+    }
+
+    async fn embed_now(&self, text: &str) -> Result<Embedding, EmbedError> {
+        match &*self.kind {
             Kind::Builtin(builtin) => builtin.embed(text).await,
             Kind::Remote(remote) => remote.embed(text).await,
         }
@@ -149,7 +173,7 @@ impl Embedder {
 
     /// How the embedder does.
     pub fn state(&self) -> EmbedderState {
-        match &*self.0 {
+        match &*self.kind {
             Kind::Builtin(builtin) => builtin.state(),
             Kind::Remote(remote) => remote.state(),
         }

@@ -181,13 +181,7 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
         secret,
         store,
         embedder,
-        policy: Policy {
-            threshold: config.similarity_threshold,
-            may_lower: config.cache.allow_lower_threshold,
-            min_confidence: config.cache.min_confidence,
-            freshness_floor: config.cache.freshness_floor,
-            calibration: Calibration::BUILTIN,
-        },
+        policy: policy(config),
         ttl: config.ttl,
         credential_ttl: config.cache.credential_ttl,
     }))
@@ -225,7 +219,19 @@ fn redis_options(
     }
 }
 
-fn embedder(config: &Config) -> Result<Option<Embedder>, EmbedderError> {
+/// How sure one must be, by the configuration.
+pub(crate) fn policy(config: &Config) -> Policy {
+    Policy {
+        threshold: config.similarity_threshold,
+        may_lower: config.cache.allow_lower_threshold,
+        min_confidence: config.cache.min_confidence,
+        freshness_floor: config.cache.freshness_floor,
+        calibration: Calibration::BUILTIN,
+    }
+}
+
+/// The embedder of the configuration; `None` where it has none.
+pub(crate) fn embedder(config: &Config) -> Result<Option<Embedder>, EmbedderError> {
     let settings = &config.embedding;
     let remote = || RemoteOptions {
         // The configuration was refused if its key cannot be sent.

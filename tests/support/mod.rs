@@ -13,6 +13,7 @@
 
 pub mod client;
 pub mod encodings;
+pub mod program;
 pub mod proxy;
 pub mod redis;
 pub mod relay;

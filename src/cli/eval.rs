@@ -1,0 +1,256 @@
+//! `rejoinder eval`: measures the reuse decision over labelled pairs.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read, Write as _};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{environment, failed, runtime};
+use crate::cache::decision::{Floors, MissReason};
+use crate::cache::outcome::Layer;
+use crate::config::{Config, EmbedderKind, Flags};
+use crate::eval::judge::{Judge, Judged, Options};
+use crate::eval::pairs::{self, BadLine, Format, Pair};
+use crate::eval::report::{Material, Report};
+use crate::eval::text::Text;
+use crate::server;
+
+/// How many bad lines are named; the rest are counted.
+const NAMED: usize = 20;
+
+const EXPLANATION: &str = "\
+PAIRS has for each pair two prompts, a and b, and a label: 1 where one stored reply answers both, 0 where it does \
+not; and, where there are, a kind and a source. a is stored and b asked of the very cache that serves requests, \
+with the embedder, the rules and the operating point that flags, environment and configuration give, and what would \
+have been reused is counted, at other operating points too.
+
+Exit codes: 0 measured; 1 not measured, since the embedder failed or a file could not be written; 2 wrong usage or \
+configuration, no such file, bad lines, or no pairs.";
+
+/// Measure precision, recall, false-hit rate and hit rate over labelled pairs of prompts.
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = EXPLANATION,
+    mut_arg("listen", hidden), mut_arg("admin_listen", hidden), 
+    mut_arg("data_dir", hidden), mut_arg("ttl", hidden), mut_arg("log_format", hidden),
+)]
+pub(super) struct Eval {
+    /// The pairs: CSV whose first line names the columns, or one JSON object a line; - reads standard input
+    #[arg(value_name = "PAIRS")]
+    file: PathBuf,
+
+    /// How PAIRS is written [default: by its name's ending, else by its first character]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+
+    /// The false-hit rate to keep to, 0 to 1: the share of pairs with different answers that may be reused
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
+    max_error: f64,
+
+    /// Leave out lines that are no pairs, instead of refusing the file
+    #[arg(long)]
+    skip_bad: bool,
+
+    /// Ask each pair the other way round too: b stored, a asked
+    #[arg(long)]
+    both_ways: bool,
+
+    /// Print the report as one JSON document
+    #[arg(long)]
+    json: bool,
+
+    /// Write each pair with what became of it to this CSV file
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
+
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// What of the flags of `serve` says nothing here.
+fn hidden(argument: clap::Arg) -> clap::Arg {
+    argument.hide(true)
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{text:?} is no share between 0 and 1"))
+}
+
+/// Why there is no report, with the exit code.
+struct Failure(anyhow::Error, u8);
+
+impl Eval {
+    pub(super) fn run(self) -> ExitCode {
+        match self.evaluate() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Failure(error, code)) => failed(&error, code),
+        }
+    }
+
+    fn evaluate(self) -> Result<(), Failure> {
+        let usage = |error| Failure(error, 2);
+        let mut config =
+            Config::load(self.flags.clone(), &environment).map_err(|error| usage(error.into()))?;
+        hurry(&mut config);
+        let (pairs, skipped) = self.pairs().map_err(usage)?;
+        let broken = |error| Failure(error, 1);
+        if config.embedder == EmbedderKind::Off {
+            return Err(usage(anyhow::anyhow!(
+                "embedder = \"off\" leaves the exact layer alone, of which there is nothing to measure"
+            )));
+        }
+        let (embedder, judged) = judge(&config, Arc::clone(&pairs), self.both_ways).map_err(broken)?;
+        let policy = server::policy(&config);
+        if let Some(path) = &self.rows {
+            write_rows(path, &pairs, &judged, policy.floors())
+                .with_context(|| format!("cannot write {}", path.display()))
+                .map_err(broken)?;
+        }
+        let material = Material {
+            file: self.file.display().to_string(),
+            embedder,
+            pairs: &pairs,
+            judged: &judged,
+            skipped,
+            floors: policy.floors(),
+            max_error: self.max_error,
+        };
+        self.show(&material.report()).map_err(broken)
+    }
+
+    fn pairs(&self) -> anyhow::Result<(Arc<[Pair]>, Vec<BadLine>)> {
+        let name = self.file.display();
+        let standard_input = self.file.as_os_str() == "-";
+        let input: Box<dyn Read> = if standard_input {
+            Box::new(io::stdin().lock())
+        } else {
+            Box::new(File::open(&self.file).with_context(|| format!("cannot read {name}"))?)
+        };
+        let format = self.format.or_else(|| Format::of_path(&self.file));
+        let read = pairs::read(input, format).with_context(|| format!("cannot read {name}"))?;
+        if !read.bad.is_empty() {
+            name_lines(&self.file, &read.bad);
+            if !self.skip_bad {
+                anyhow::bail!(
+                    "{name}: {} lines are no pairs; mend them, or leave them out by --skip-bad",
+                    read.bad.len()
+                );
+            }
+        }
+        if read.pairs.is_empty() {
+            anyhow::bail!("{name}: there are no pairs in it");
+        }
+        Ok((read.pairs.into(), read.bad))
+    }
+
+    fn show(&self, report: &Report) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        let written = if self.json {
+            serde_json::to_writer_pretty(&mut out, report)
+                .map_err(io::Error::from)
+                .and_then(|()| writeln!(out))
+        } else {
+            write!(out, "{}", Text(report))
+        };
+        match written.and_then(|()| out.flush()) {
+            // Whoever closed the pipe has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("cannot write the report"),
+        }
+    }
+}
+
+fn name_lines(file: &Path, bad: &[BadLine]) {
+    for BadLine { line, reason } in bad.iter().take(NAMED) {
+        eprintln!("{}:{line}: {reason}", file.display());
+    }
+    if let Some(more) = bad.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        eprintln!("… and {more} more");
+    }
+}
+
+/// All cores, and no limit on waits but a generous one: nobody else is served meanwhile.
+fn hurry(config: &mut Config) {
+    if config.embedding.threads == 0 {
+        config.embedding.threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    }
+    config.embedding.queue = NonZeroUsize::new(workers(config) * 2).unwrap_or(NonZeroUsize::MIN);
+    config.embedding.timeout = config.embedding.timeout.max(Duration::from_mins(1));
+}
+
+/// Pairs judged at the same time: enough that no thread of the embedder waits for work, or, of an embedder on a
+/// server, as many as a small one bears.
+fn workers(config: &Config) -> usize {
+    match config.embedder {
+        EmbedderKind::Builtin => config.embedding.threads.clamp(1, 1024) * 2,
+        _ => 8,
+    }
+}
+
+fn judge(config: &Config, pairs: Arc<[Pair]>, both_ways: bool) -> anyhow::Result<(String, Vec<Judged>)> {
+    let runtime = runtime().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let embedder = server::embedder(config)?.context("no embedder is configured")?;
+        let judge = Arc::new(Judge::new(embedder, server::policy(config))?);
+        let name = judge.embedder().to_owned();
+        let progress = progress(pairs.len());
+        let options = Options { workers: workers(config), both_ways };
+        let judged = judge.judge_all(pairs, options, || progress.inc(1)).await;
+        progress.finish_and_clear();
+        Ok((name, judged?))
+    })
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(pairs: usize) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(u64::try_from(pairs).unwrap_or(u64::MAX));
+    let template = "{bar:32} {pos}/{len} pairs, {per_sec}, {eta} left";
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// One line for each judgement: the pair, and what became of it at the operating point.
+fn write_rows(path: &Path, pairs: &[Pair], judged: &[Judged], floors: Floors) -> anyhow::Result<()> {
+    let mut out = csv::Writer::from_path(path)?;
+    out.write_record([
+        "line",
+        "stored",
+        "asked",
+        "label",
+        "kind",
+        "source",
+        "outcome",
+        "similarity",
+        "confidence",
+        "rule",
+    ])?;
+    for (pair, judged) in pairs.iter().zip(judged) {
+        let prompts = [(&pair.a, &pair.b), (&pair.b, &pair.a)];
+        for ((stored, asked), judgement) in prompts.into_iter().zip(judged.ways()) {
+            let similarity = judgement.similarity.map(|similarity| format!("{similarity:.6}"));
+            out.write_record([
+                pair.line.to_string().as_str(),
+                stored,
+                asked,
+                if pair.same { "1" } else { "0" },
+                &pair.kind,
+                &pair.source,
+                judgement.outcome(floors).map_or_else(MissReason::as_str, Layer::as_str),
+                similarity.as_deref().unwrap_or_default(),
+                &format!("{:.6}", judgement.confidence),
+                judgement.rule.unwrap_or_default(),
+            ])?;
+        }
+    }
+    Ok(out.flush()?)
+}

@@ -1,0 +1,270 @@
+//! Asks the cache about pairs: a prompt is stored, the other asked, in a scope of the pair's own.
+//!
+//! The cache is asked with every floor taken away ([`Floors::NONE`]), so that one answer holds for each operating
+//! point: [`Judgement::outcome`] applies the floors afterwards, by the same function as the decision does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::pairs::Pair;
+use crate::cache::decision::{Floors, MissReason, Policy};
+use crate::cache::directives::Directives;
+use crate::cache::key::Identity;
+use crate::cache::outcome::Layer;
+use crate::cache::{Cache, Parts, Query, normalise};
+use crate::dialect::json::Json;
+use crate::dialect::{Endpoint, Form, Reply};
+use crate::embed::{EmbedError, Embedder, Embedding, Similarity};
+use crate::store::{OpenError, Store, StoreOptions};
+
+/// Embeddings kept for prompts that come again: 100 MB of them for 384 components.
+const REMEMBERED: usize = 65_536;
+
+/// How often a prompt is tried that the embedder does not embed.
+const TRIES: u32 = 4;
+
+/// The wait before the second try; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+
+/// What the cache says of one pair, one way round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Judgement {
+    /// The layer that serves with every floor taken away, or why none does.
+    pub found: Result<Layer, MissReason>,
+    /// The prompts' similarity; `None` where one could not be embedded.
+    pub similarity: Option<f32>,
+    /// How sure the decision was; 0 where it did not come to one.
+    pub confidence: f32,
+    /// The rule that spoke against it: of the guard, or of the prompts never matched by meaning.
+    pub rule: Option<&'static str>,
+}
+
+impl Judgement {
+    /// The layer that serves at an operating point, or why none does.
+    pub fn outcome(&self, floors: Floors) -> Result<Layer, MissReason> {
+        match self.found {
+            // The guard is asked only of what reaches the floors.
+            Ok(Layer::Semantic) | Err(MissReason::GuardRejected) => {
+                let similarity = Similarity(self.similarity.unwrap_or(f32::NAN));
+                floors.check(similarity, self.confidence)?;
+                self.found
+            }
+            found => found,
+        }
+    }
+
+    /// Whether a stored reply is served at an operating point.
+    pub fn served(&self, floors: Floors) -> bool {
+        self.outcome(floors).is_ok()
+    }
+}
+
+/// What the cache says of a pair.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Judged {
+    /// `a` stored, `b` asked.
+    pub there: Judgement,
+    /// `b` stored, `a` asked, where that was wanted too.
+    pub back: Option<Judgement>,
+}
+
+impl Judged {
+    /// The judgements, one or two.
+    pub fn ways(&self) -> impl Iterator<Item = &Judgement> {
+        std::iter::once(&self.there).chain(&self.back)
+    }
+}
+
+/// Why pairs cannot be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A prompt was not embedded.
+    #[error("the prompts of line {line} were not embedded: {source}")]
+    Embed {
+        /// The pair's line.
+        line: u64,
+        /// Why.
+        source: EmbedError,
+    },
+    /// The cache did not answer as a cache in memory must.
+    #[error("line {line} could not be judged: {reason}")]
+    Judge {
+        /// The pair's line.
+        line: u64,
+        /// What it said.
+        reason: String,
+    },
+    /// A worker ended early.
+    #[error("a worker failed: {0}")]
+    Worker(#[from] tokio::task::JoinError),
+}
+
+/// A cache that is asked about pairs.
+pub struct Judge {
+    cache: Arc<Cache>,
+    embedder: Embedder,
+    reply: Reply,
+}
+
+impl Judge {
+    /// A cache of this embedder and policy, over a store of its own in memory.
+    pub fn new(embedder: Embedder, policy: Policy) -> Result<Self, JudgeError> {
+        let store = Store::open(&StoreOptions::default())?;
+        let embedder = embedder.remembering(REMEMBERED);
+        let cache = Cache::new(Parts {
+            secret: store.secret().to_vec(),
+            store,
+            embedder: Some(embedder.clone()),
+            policy: policy.at(Floors::NONE),
+            // A pair lives for milliseconds; its entry must not expire meanwhile.
+            ttl: Duration::from_hours(24),
+            credential_ttl: Duration::from_hours(24),
+        });
+        Ok(Self { cache: Arc::new(cache), embedder, reply: reply()? })
+    }
+
+    /// The embedder's name.
+    pub fn embedder(&self) -> &str {
+        self.embedder.name()
+    }
+
+    /// Judges all pairs, `workers` at a time, and says so after each.
+    pub async fn judge_all(
+        self: Arc<Self>,
+        pairs: Arc<[Pair]>,
+        options: Options,
+        mut done: impl FnMut(),
+    ) -> Result<Vec<Judged>, JudgeError> {
+        let next = Arc::new(AtomicUsize::new(0));
+        let (sender, mut results) = mpsc::channel(options.workers.max(1) * 4);
+        let mut workers = JoinSet::new();
+        for _ in 0..options.workers.max(1) {
+            let (judge, pairs) = (Arc::clone(&self), Arc::clone(&pairs));
+            let (next, sender) = (Arc::clone(&next), sender.clone());
+            workers.spawn(async move {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(pair) = pairs.get(at) else { return };
+                    let judged = judge.pair(at, pair, options.both_ways).await;
+                    if sender.send((at, judged)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut judged = HashMap::with_capacity(pairs.len());
+        while let Some((at, result)) = results.recv().await {
+            judged.insert(at, result?);
+            done();
+        }
+        while let Some(ended) = workers.join_next().await {
+            ended?;
+        }
+        Ok((0..pairs.len()).filter_map(|at| judged.remove(&at)).collect())
+    }
+
+    async fn pair(&self, at: usize, pair: &Pair, both_ways: bool) -> Result<Judged, JudgeError> {
+        let there = self.ask(&format!("{at}"), pair.line, &pair.a, &pair.b).await?;
+        let back = if both_ways {
+            Some(self.ask(&format!("{at} back"), pair.line, &pair.b, &pair.a).await?)
+        } else {
+            None
+        };
+        Ok(Judged { there, back })
+    }
+
+    /// Stores one prompt and asks the other. `name` is the scope's own.
+    async fn ask(&self, name: &str, line: u64, stored: &str, asked: &str) -> Result<Judgement, JudgeError> {
+        let failed = |source| JudgeError::Embed { line, source };
+        let first = self.embed(stored).await.map_err(failed)?;
+        let second = self.embed(asked).await.map_err(failed)?;
+        let cosine = first.zip(second).and_then(|(one, other)| one.similarity(&other));
+        let unreadable = |reason: &str| JudgeError::Judge { line, reason: reason.to_owned() };
+        let not_read = || unreadable("the dialect does not read the request");
+        let stored = self.query(name, stored).ok_or_else(not_read)?;
+        let asked = self.query(name, asked).ok_or_else(not_read)?;
+        // Before it is stored: an entry of this age has lost nothing of its freshness.
+        let now = SystemTime::now();
+        if !self.cache.store_reply(&stored, self.reply.clone(), None).await {
+            return Err(unreadable("the store did not take it"));
+        }
+        let found = match self.cache.exact(&asked, now).await {
+            Ok(hit) => Ok(hit),
+            Err(_) => self.cache.semantic(&asked, now).await,
+        };
+        // Whether it is there still or was evicted: it must not be there for the next.
+        let _ = self.cache.store().remove(&stored.key.id()).await;
+        let (found, decision, rule) = match found {
+            Ok(hit) => (Ok(hit.layer), Some(hit.decision), None),
+            Err(miss) => (Err(miss.reason), miss.decision, miss.rule),
+        };
+        match found {
+            Err(MissReason::EmbedderUnavailable) if cosine.is_some() => {
+                return Err(unreadable("the embedder failed"));
+            }
+            Err(MissReason::StoreUnavailable) => return Err(unreadable("the store failed")),
+            _ => {}
+        }
+        Ok(Judgement {
+            found,
+            similarity: decision.map(|decision| decision.similarity).or(cosine).map(|cosine| cosine.0),
+            confidence: decision.map_or(0.0, |decision| decision.confidence),
+            rule,
+        })
+    }
+
+    /// The query of a request that asks this prompt.
+    fn query(&self, name: &str, prompt: &str) -> Option<Query> {
+        let body = json!({"model": "eval", "messages": [{"role": "user", "content": prompt}]}).to_string();
+        let request = Endpoint::OpenAiChat.read(Json::parse(body.as_bytes()).ok()?)?;
+        let identity = Identity { namespace: name, ..Identity::default() };
+        Some(self.cache.query(Endpoint::OpenAiChat, &request, &identity, Directives::default()))
+    }
+
+    /// Embeds a prompt as the cache will; `None` where there is nothing in it to embed.
+    async fn embed(&self, prompt: &str) -> Result<Option<Embedding>, EmbedError> {
+        let prompt = normalise::normalise(prompt);
+        let mut wait = FIRST_WAIT;
+        for _ in 1..TRIES {
+            match self.embedder.embed(&prompt).await {
+                Ok(embedding) => return Ok(Some(embedding)),
+                Err(EmbedError::Empty) => return Ok(None),
+                Err(_) => tokio::time::sleep(wait).await,
+            }
+            wait *= 2;
+        }
+        self.embedder.embed(&prompt).await.map(Some)
+    }
+}
+
+/// How pairs are judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Pairs at the same time.
+    pub workers: usize,
+    /// Whether each pair is asked both ways round.
+    pub both_ways: bool,
+}
+
+/// Any reply that may be stored.
+fn reply() -> Result<Reply, JudgeError> {
+    let document = json!({
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "-"}, "finish_reason": "stop"}],
+    });
+    let bytes = Bytes::from(document.to_string());
+    Endpoint::OpenAiChat
+        .gather(Form::Json, &bytes)
+        .map_err(|error| JudgeError::Judge { line: 0, reason: error.to_string() })
+}

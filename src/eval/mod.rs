@@ -1,0 +1,12 @@
+//! Measures the reuse decision over labelled pairs: for each, one prompt is stored and the other asked of a real
+//! [`crate::cache::Cache`] over an in-memory store, so that what is measured is what serves requests.
+//!
+//! Called by `cli::eval`. [`pairs`] reads, [`judge`] asks, [`measure`] counts, [`report`] puts together what
+//! [`text`] and [`plot`] show, [`fit`] calibrates.
+
+pub mod judge;
+pub mod measure;
+pub mod pairs;
+
+pub mod report;
+pub mod text;

@@ -1,0 +1,243 @@
+//! `rejoinder eval` measures what `rejoinder serve` does with labelled pairs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test"
+)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::program::{file, output, output_with, rejoinder};
+use support::{PARAPHRASE, QUESTION, semantic_proxy, upstream};
+
+/// One pair for each thing that can become of one, columns in an order of their own.
+const PAIRS: &str = "\
+kind,label,b,a,source
+blanks,1,What  is the capital of France? ,What is the capital of France?,one
+para,1,What is the capital city of France?,What is the capital of France?,one
+para,1,Which dressings go well with rocket?,How do I centre a div?,two
+hard,0,\"Sort the list in \"\"descending\"\" order\",\"Sort the list in \"\"ascending\"\" order\",one
+hard,0,How do I reverse a list in Python?,What is the capital of France?,two
+leaning,0,What is the weather in Oslo today?,What is the weather in Oslo?,two
+";
+
+async fn report(arguments: &[&str]) -> Value {
+    let (code, out, err) = output(rejoinder(&[&["eval", "--json"], arguments].concat())).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(err, "", "no progress bar where there is no terminal");
+    serde_json::from_str(&out).unwrap()
+}
+
+fn counts(rate: &Value) -> (u64, u64) {
+    (rate["count"].as_u64().unwrap(), rate["of"].as_u64().unwrap())
+}
+
+#[tokio::test]
+async fn every_figure_of_a_small_file() {
+    let pairs = file(".csv", PAIRS);
+    let report = report(&[pairs.path().to_str().unwrap(), "--max-error", "0.5"]).await;
+    assert_eq!(
+        report["pairs"],
+        json!({"total": 6, "positive": 3, "negative": 3, "negative_but_equal": 0, "skipped": []})
+    );
+    assert_eq!(report["embedder"], "builtin/all-MiniLM-L6-v2/1");
+    assert_eq!(report["both_ways"], false);
+    let configured = &report["configured"];
+    assert_eq!(
+        configured["recall"],
+        json!({"count": 2, "of": 3, "value": 0.666_667, "low": 0.207_66, "high": 0.938_508})
+    );
+    assert_eq!(counts(&configured["precision"]), (2, 2));
+    assert_eq!(counts(&configured["false_hit_rate"]), (0, 3));
+    assert_eq!(counts(&configured["hit_rate"]), (2, 6));
+    assert_eq!(
+        report["outcomes"],
+        json!({
+            "below-threshold": {"positive": 1, "negative": 1},
+            "exact": {"positive": 1, "negative": 0},
+            "exact-only": {"positive": 0, "negative": 1},
+            "guard-rejected": {"positive": 0, "negative": 1},
+            "semantic": {"positive": 1, "negative": 0},
+        })
+    );
+    assert_eq!(
+        report["rules"],
+        json!({
+            "moment": {"positive": 0, "negative": 1},
+            "quoted": {"positive": 0, "negative": 1},
+        })
+    );
+    let kinds: Vec<_> = report["kinds"].as_array().unwrap().iter().map(|kind| &kind["name"]).collect();
+    assert_eq!(kinds, ["blanks", "hard", "leaning", "para"]);
+    assert_eq!(counts(&report["kinds"][3]["recall"]), (1, 2));
+    assert_eq!(report["kinds"][3]["false_hit_rate"], Value::Null);
+    let sources: Vec<_> = report["sources"].as_array().unwrap().iter().map(|kind| &kind["name"]).collect();
+    assert_eq!(sources, ["one", "two"]);
+    let recommended = &report["recommended"];
+    assert_eq!(recommended["max_error"], 0.5);
+    assert_eq!((&recommended["negatives_needed"], &recommended["can_be_shown"]), (&json!(4), &json!(false)));
+    assert_eq!(counts(&recommended["similarity_threshold"]["observed"]["recall"]), (2, 3));
+    assert_eq!(recommended["similarity_threshold"]["shown"], Value::Null);
+    // What is stricter reuses no more.
+    for table in ["by_similarity", "by_confidence"] {
+        let points = report[table].as_array().unwrap();
+        assert!(points.contains(configured), "{table} has the configured point");
+        let reused: Vec<_> = points.iter().map(|point| counts(&point["hit_rate"]).0).collect();
+        assert!(reused.is_sorted_by(|less, more| less >= more), "{table}: {reused:?}");
+        assert_eq!(reused.last(), Some(&1), "the exact layer asks no threshold");
+    }
+}
+
+/// Not a copy of the decision: the same pairs, asked of a proxy over HTTP.
+#[tokio::test]
+async fn a_proxy_says_the_same() {
+    let pairs = file(".csv", PAIRS);
+    let rows = file(".csv", "");
+    report(&[pairs.path().to_str().unwrap(), "--rows", rows.path().to_str().unwrap()]).await;
+    let mut rows = csv::Reader::from_path(rows.path()).unwrap();
+    let rows: Vec<Vec<String>> =
+        rows.records().map(|row| row.unwrap().iter().map(str::to_owned).collect()).collect();
+    assert_eq!(rows.len(), 6);
+    let upstream = upstream().await;
+    for row in rows {
+        let [line, stored, asked, label, kind, source, outcome, similarity, confidence, _] =
+            row.as_slice().try_into().map(|row: &[String; 10]| row.each_ref()).unwrap();
+        assert!((2..=7).contains(&line.parse::<u32>().unwrap()), "{row:?}");
+        assert!(
+            PAIRS.lines().any(|line| line.starts_with(&format!("{kind},{label},")) && line.ends_with(source))
+        );
+        let proxy = semantic_proxy(&upstream).await;
+        let body = |prompt| json!({"model": "m", "messages": [{"role": "user", "content": prompt}]});
+        proxy.post("/v1/chat/completions", &body(stored)).send().await;
+        let reply = proxy.post("/v1/chat/completions", &body(asked)).send().await;
+        assert!(
+            reply.cache_status().ends_with(&format!("detail={outcome}")),
+            "{row:?}: {}",
+            reply.cache_status()
+        );
+        let decimals = [(similarity, "x-rejoinder-similarity"), (confidence, "x-rejoinder-confidence")];
+        for (measured, name) in decimals {
+            let Some(served) = reply.header(name) else {
+                assert_eq!(outcome, "exact-only");
+                continue;
+            };
+            let (served, measured) = (served.parse::<f64>().unwrap(), measured.parse::<f64>().unwrap());
+            assert!((served - measured).abs() < 1e-3, "{name} of {row:?}: {served}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_other_way_round_counts_twice_and_widens_nothing() {
+    let pairs = file(".csv", PAIRS);
+    let path = pairs.path().to_str().unwrap();
+    let (once, twice) = (report(&[path]).await, report(&[path, "--both-ways"]).await);
+    assert_eq!(twice["both_ways"], true);
+    assert_eq!(twice["pairs"], once["pairs"]);
+    let (single, double) = (&once["configured"]["recall"], &twice["configured"]["recall"]);
+    assert_eq!(counts(double), (4, 6));
+    for field in ["value", "low", "high"] {
+        assert_eq!(single[field], double[field], "{field}");
+    }
+}
+
+#[tokio::test]
+async fn standard_input_and_json_lines_are_read() {
+    let lines = [
+        json!({"a": QUESTION, "b": PARAPHRASE, "label": 1}),
+        json!({"a": "Name 5 rivers", "b": "Name 6 rivers", "label": false, "kind": "number"}),
+    ];
+    let text = lines.map(|line| line.to_string()).join("\n");
+    for format in [&["--format", "jsonl"][..], &[]] {
+        let arguments = [&["eval", "-", "--json"], format].concat();
+        let (code, out, err) = output_with(rejoinder(&arguments), &text).await;
+        assert_eq!(code, Some(0), "{err}");
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(report["file"], "-");
+        assert_eq!(counts(&report["configured"]["recall"]), (1, 1));
+        assert_eq!(counts(&report["configured"]["false_hit_rate"]), (0, 1));
+    }
+    let named = file(".jsonl", &text);
+    assert_eq!(report(&[named.path().to_str().unwrap()]).await["pairs"]["total"], 2);
+}
+
+#[tokio::test]
+async fn bad_lines_are_named_and_refused_or_left_out() {
+    let pairs = file(".csv", "a,b,label\nx,y,1\nx,y\nx,,1\nx,y,perhaps\n");
+    let path = pairs.path().to_str().unwrap();
+    let (code, out, err) = output(rejoinder(&["eval", path])).await;
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    for line in [
+        "3: it has 2 fields, and label is field 3",
+        "4: b is empty",
+        "5: label \"perhaps\" is neither 1 nor 0",
+    ] {
+        assert!(err.contains(&format!("{path}:{line}\n")), "{line}: {err}");
+    }
+    assert!(err.contains("--skip-bad"), "{err}");
+
+    let (code, out, err) = output(rejoinder(&["eval", path, "--skip-bad", "--json"])).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("4: b is empty"), "{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["pairs"]["total"], 1);
+    assert_eq!(report["pairs"]["skipped"][1], json!({"line": 4, "reason": "b is empty"}));
+}
+
+#[tokio::test]
+async fn wrong_usage_is_told_with_exit_code_2() {
+    let good = file(".csv", PAIRS);
+    let good = good.path().to_str().unwrap();
+    let (empty, headless) = (file(".csv", "a,b,label\n"), file(".csv", "x,y,1\n"));
+    let empty = empty.path().to_str().unwrap();
+    let headless = headless.path().to_str().unwrap();
+    for (arguments, reason) in [
+        (&["/nowhere/pairs.csv"][..], "cannot read /nowhere/pairs.csv"),
+        (&[empty], "there are no pairs in it"),
+        (&[headless], "the column a is missing"),
+        (&[good, "--max-error", "2"], "no share between 0 and 1"),
+        (&[good, "--embedder", "off"], "nothing to measure"),
+        (&[good, "--similarity-threshold", "7"], "similarity_threshold"),
+        (&[good, "--format", "xml"], "possible values: csv, jsonl"),
+    ] {
+        let (code, out, err) = output(rejoinder(&[&["eval"], arguments].concat())).await;
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}: {err}");
+        assert!(err.contains(reason), "{arguments:?}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn an_embedder_that_fails_leaves_no_report() {
+    let pairs = file(".csv", PAIRS);
+    let path = pairs.path().to_str().unwrap();
+    // A port that nobody listens on: it was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{free}");
+    let (code, out, err) =
+        output(rejoinder(&["eval", path, "--embedder", "ollama", "--embedder-url", &url])).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("were not embedded"), "{err}");
+}
+
+#[tokio::test]
+async fn people_read_a_table_and_help_tells_the_exit_codes() {
+    let pairs = file(".csv", PAIRS);
+    let (code, out, _) = output(rejoinder(&["eval", pairs.path().to_str().unwrap()])).await;
+    assert_eq!(code, Some(0));
+    for part in [
+        "6 pairs, 3 with one answer, 3 with different ones",
+        "Area under the ROC curve",
+        "recall          0.667 (0.208-0.939), 2 of 3",
+        "These pairs cannot show it",
+        "It takes 381 of them.",
+        "quoted",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (code, help, _) = output(rejoinder(&["eval", "--help"])).await;
+    assert_eq!(code, Some(0));
+    assert!(help.contains("Exit codes: 0 measured") && !help.contains("--listen"), "{help}");
+}
