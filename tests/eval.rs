@@ -188,6 +188,37 @@ async fn bad_lines_are_named_and_refused_or_left_out() {
 }
 
 #[tokio::test]
+async fn the_plot_is_well_formed_and_shows_each_curve_and_bin() {
+    let folder = tempfile::tempdir().unwrap();
+    // A name that must not become markup.
+    let pairs = folder.path().join("a<b>&c.csv");
+    std::fs::write(&pairs, PAIRS).unwrap();
+    let plot = folder.path().join("plot.svg");
+    let report = report(&[pairs.to_str().unwrap(), "--plot", plot.to_str().unwrap()]).await;
+    let text = std::fs::read_to_string(&plot).unwrap();
+    let document = roxmltree::Document::parse(&text).unwrap();
+    assert_eq!(document.root_element().tag_name().name(), "svg");
+    let of_class = |class: &str| {
+        document.descendants().filter(|node| node.attribute("class") == Some(class)).collect::<Vec<_>>()
+    };
+    let title = document.descendants().find(|node| node.tag_name().name() == "title").unwrap();
+    assert!(title.text().unwrap().ends_with("a<b>&c.csv"), "{title:?}");
+    let bins = report["reliability"]["bins"].as_array().unwrap().len();
+    assert_eq!(of_class("bin").len(), bins);
+    assert!(bins > 0);
+    // The two curves, and their keys.
+    assert_eq!((of_class("line a").len(), of_class("line b").len()), (2, 2));
+    assert!(of_class("line b")[0].attribute("d").unwrap().matches('L').count() >= 2);
+    assert!(text.contains("prefers-color-scheme:dark"));
+    // Where it cannot be written there is no report either.
+    let nowhere = folder.path().join("missing").join("plot.svg");
+    let arguments = ["eval", pairs.to_str().unwrap(), "--plot", nowhere.to_str().unwrap()];
+    let (code, out, err) = output(rejoinder(&arguments)).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("cannot write"), "{err}");
+}
+
+#[tokio::test]
 async fn wrong_usage_is_told_with_exit_code_2() {
     let good = file(".csv", PAIRS);
     let good = good.path().to_str().unwrap();

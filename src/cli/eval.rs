@@ -18,6 +18,7 @@ use crate::cache::outcome::Layer;
 use crate::config::{Config, EmbedderKind, Flags};
 use crate::eval::judge::{Judge, Judged, Options};
 use crate::eval::pairs::{self, BadLine, Format, Pair};
+use crate::eval::plot::Plot;
 use crate::eval::report::{Material, Report};
 use crate::eval::text::Text;
 use crate::server;
@@ -69,6 +70,10 @@ pub(super) struct Eval {
     /// Write each pair with what became of it to this CSV file
     #[arg(long, value_name = "FILE")]
     rows: Option<PathBuf>,
+
+    /// Draw recall over false-hit rate, and how often confidence comes true, into this SVG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 
     #[command(flatten)]
     flags: Flags,
@@ -123,7 +128,13 @@ impl Eval {
             floors: policy.floors(),
             max_error: self.max_error,
         };
-        self.show(&material.report()).map_err(broken)
+        let report = material.report();
+        if let Some(path) = &self.plot {
+            std::fs::write(path, Plot(&report).to_string())
+                .with_context(|| format!("cannot write {}", path.display()))
+                .map_err(broken)?;
+        }
+        self.show(&report).map_err(broken)
     }
 
     fn pairs(&self) -> anyhow::Result<(Arc<[Pair]>, Vec<BadLine>)> {

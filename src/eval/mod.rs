@@ -7,6 +7,7 @@
 pub mod judge;
 pub mod measure;
 pub mod pairs;
+pub mod plot;
 
 pub mod report;
 pub mod text;
