@@ -194,6 +194,9 @@ pub struct CacheSettings {
     pub credential_ttl: Duration,
     /// The least confidence (calibrated similarity × freshness) of a semantic hit, 0 to 1.
     pub min_confidence: f32,
+    /// What `rejoinder eval --calibrate` wrote for the embedder in use; `None` takes the built-in embedder's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<PathBuf>,
     /// The share of its confidence that an entry has kept at the end of its life, 0 to 1.
     pub freshness_floor: f32,
     /// Whether `X-Rejoinder-Threshold` may lower the threshold too.
@@ -322,6 +325,7 @@ impl Default for CacheSettings {
         Self {
             credential_ttl: Duration::from_hours(1),
             min_confidence: 0.75,
+            calibration: None,
             freshness_floor: 0.9,
             allow_lower_threshold: false,
             scope_headers: Vec::new(),

@@ -9,9 +9,10 @@
 
 mod support;
 
+use rejoinder::config::EmbedderKind;
 use serde_json::{Value, json};
 use support::program::{file, output, output_with, rejoinder};
-use support::{PARAPHRASE, QUESTION, semantic_proxy, upstream};
+use support::{PARAPHRASE, QUESTION, proxy_with, semantic_proxy, upstream};
 
 /// One pair for each thing that can become of one, columns in an order of their own.
 const PAIRS: &str = "\
@@ -216,6 +217,84 @@ async fn the_plot_is_well_formed_and_shows_each_curve_and_bin() {
     let (code, out, err) = output(rejoinder(&arguments)).await;
     assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
     assert!(err.contains("cannot write"), "{err}");
+}
+
+/// Prompts that the guard passes, nearer ones labelled 1 and farther ones 0.
+fn calibrating() -> String {
+    let towns = "Aachen Bergen Cardiff Dresden Essen Faro Ghent Hobart Izmir Jena Krakow Lyon Malmo Nantes Osaka \
+                 Porto Quito Riga Sofia Tunis Utrecht Vienna Warsaw Zagreb";
+    let pairs = towns.split(' ').map(|town| {
+        let asked = format!("How do I get to {town}?");
+        format!("{asked},How can I get to {town}?,1\n{asked},Hello! {asked} Thanks a lot!,0\n")
+    });
+    std::iter::once("a,b,label\n".to_owned()).chain(pairs).collect()
+}
+
+#[tokio::test]
+async fn a_calibration_is_written_and_taken() {
+    let pairs = file(".csv", &calibrating());
+    let pairs = pairs.path().to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (calibration, config, rows) = (path("calibration.toml"), path("rejoinder.toml"), path("rows.csv"));
+    let fitted = report(&[pairs, "--calibrate", &calibration]).await["calibration"].clone();
+    assert_eq!((&fitted["pairs"], &fitted["positive"]), (&json!(48), &json!(24)));
+    assert_eq!(fitted["embedder"], "builtin/all-MiniLM-L6-v2/1");
+    let [intercept, slope] = ["intercept", "slope"].map(|name| fitted[name].as_f64().unwrap());
+    let expected = |similarity: f64| 1.0 / (1.0 + (-slope.mul_add(similarity, intercept)).exp());
+
+    // By the next evaluation …
+    std::fs::write(&config, format!("[cache]\ncalibration = {calibration:?}\n")).unwrap();
+    report(&[pairs, "--config", &config, "--rows", &rows]).await;
+    let mut count = 0;
+    for row in csv::Reader::from_path(&rows).unwrap().records() {
+        let row = row.unwrap();
+        let [similarity, confidence] = [&row[7], &row[8]].map(|field| field.parse::<f64>().unwrap());
+        assert!((expected(similarity) - confidence).abs() < 1e-3, "{row:?}");
+        count += 1;
+    }
+    assert_eq!(count, 48);
+
+    // … and by the proxy.
+    let upstream = upstream().await;
+    let proxy = proxy_with(&upstream, |config| {
+        config.embedder = EmbedderKind::Builtin;
+        config.cache.calibration = Some(calibration.clone().into());
+        config.cache.min_confidence = 0.0;
+    })
+    .await;
+    let body = |prompt| json!({"model": "m", "messages": [{"role": "user", "content": prompt}]});
+    proxy.post("/v1/chat/completions", &body(QUESTION)).send().await;
+    let hit = proxy.post("/v1/chat/completions", &body(PARAPHRASE)).send().await;
+    assert_eq!(hit.layer(), Some("semantic"));
+    let [similarity, confidence] = ["x-rejoinder-similarity", "x-rejoinder-confidence"]
+        .map(|name| hit.header(name).unwrap().parse::<f64>().unwrap());
+    assert!((expected(similarity) - confidence).abs() < 1e-2, "{similarity} {confidence}");
+}
+
+#[tokio::test]
+async fn a_calibration_that_does_not_fit_is_refused() {
+    let pairs = file(".csv", PAIRS);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (calibration, config) = (path("calibration.toml"), path("rejoinder.toml"));
+    let pairs = pairs.path().to_str().unwrap();
+    let (code, out, err) = output(rejoinder(&["eval", pairs, "--calibrate", &calibration])).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+    assert!(err.contains("a calibration takes 20 of each"), "{err}");
+    assert!(!std::path::Path::new(&calibration).exists());
+
+    let other = "version = 1\nembedder = \"ollama/other\"\nintercept = -9.0\nslope = 12.0\npairs = 50\n\
+                 positive = 25\nexpected_calibration_error = 0.1\n";
+    std::fs::write(&calibration, other).unwrap();
+    std::fs::write(&config, format!("[cache]\ncalibration = {calibration:?}\n")).unwrap();
+    for command in
+        [&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"][..], &["eval", pairs]]
+    {
+        let (code, _, err) = output(rejoinder(&[command, &["--config", &config]].concat())).await;
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains("ollama/other") && err.contains("builtin/all-MiniLM-L6-v2/1"), "{err}");
+    }
 }
 
 #[tokio::test]

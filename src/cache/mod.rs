@@ -4,6 +4,7 @@
 //! Called by `proxy`, with what `dialect` read; calls `embed` and `store`. It never sees a header map, nor a
 //! command of a store.
 
+pub mod calibration;
 pub mod coalesce;
 pub mod credential;
 pub mod decision;

@@ -13,9 +13,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{environment, failed, runtime};
-use crate::cache::decision::{Floors, MissReason};
+use crate::cache::calibration::CalibrationFile;
+use crate::cache::decision::{Floors, MissReason, Policy};
 use crate::cache::outcome::Layer;
 use crate::config::{Config, EmbedderKind, Flags};
+use crate::eval::fit::fit;
 use crate::eval::judge::{Judge, Judged, Options};
 use crate::eval::pairs::{self, BadLine, Format, Pair};
 use crate::eval::plot::Plot;
@@ -32,7 +34,8 @@ not; and, where there are, a kind and a source. a is stored and b asked of the v
 with the embedder, the rules and the operating point that flags, environment and configuration give, and what would \
 have been reused is counted, at other operating points too.
 
-Exit codes: 0 measured; 1 not measured, since the embedder failed or a file could not be written; 2 wrong usage or \
+Exit codes: 0 measured; 1 not measured, since the embedder failed, a \
+file could not be written, or the pairs cannot be calibrated; 2 wrong usage or \
 configuration, no such file, bad lines, or no pairs.";
 
 /// Measure precision, recall, false-hit rate and hit rate over labelled pairs of prompts.
@@ -75,6 +78,11 @@ pub(super) struct Eval {
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 
+    /// Fit confidence to these pairs and write it to this file, which `serve` takes as cache.calibration: for
+    /// embedders other than the built-in one, or prompts other than most
+    #[arg(long, value_name = "FILE")]
+    calibrate: Option<PathBuf>,
+
     #[command(flatten)]
     flags: Flags,
 }
@@ -112,13 +120,15 @@ impl Eval {
                 "embedder = \"off\" leaves the exact layer alone, of which there is nothing to measure"
             )));
         }
-        let (embedder, judged) = judge(&config, Arc::clone(&pairs), self.both_ways).map_err(broken)?;
-        let policy = server::policy(&config);
+        let Found { embedder, policy, judged } =
+            judge(&config, Arc::clone(&pairs), self.both_ways).map_err(broken)?;
         if let Some(path) = &self.rows {
             write_rows(path, &pairs, &judged, policy.floors())
                 .with_context(|| format!("cannot write {}", path.display()))
                 .map_err(broken)?;
         }
+        let calibration =
+            self.calibrate.as_ref().map(|path| calibrate(path, &embedder, &pairs, &judged)).transpose();
         let material = Material {
             file: self.file.display().to_string(),
             embedder,
@@ -127,6 +137,7 @@ impl Eval {
             skipped,
             floors: policy.floors(),
             max_error: self.max_error,
+            calibration: calibration.map_err(broken)?,
         };
         let report = material.report();
         if let Some(path) = &self.plot {
@@ -206,18 +217,38 @@ fn workers(config: &Config) -> usize {
     }
 }
 
-fn judge(config: &Config, pairs: Arc<[Pair]>, both_ways: bool) -> anyhow::Result<(String, Vec<Judged>)> {
+/// What was asked, and what the cache said.
+struct Found {
+    embedder: String,
+    policy: Policy,
+    judged: Vec<Judged>,
+}
+
+fn judge(config: &Config, pairs: Arc<[Pair]>, both_ways: bool) -> anyhow::Result<Found> {
     let runtime = runtime().context("cannot start the runtime")?;
     runtime.block_on(async {
         let embedder = server::embedder(config)?.context("no embedder is configured")?;
-        let judge = Arc::new(Judge::new(embedder, server::policy(config))?);
+        let policy = server::policy(config, Some(&embedder))?;
+        let judge = Arc::new(Judge::new(embedder, policy)?);
         let name = judge.embedder().to_owned();
         let progress = progress(pairs.len());
         let options = Options { workers: workers(config), both_ways };
         let judged = judge.judge_all(pairs, options, || progress.inc(1)).await;
         progress.finish_and_clear();
-        Ok((name, judged?))
+        Ok(Found { embedder: name, policy, judged: judged? })
     })
+}
+
+fn calibrate(
+    path: &Path,
+    embedder: &str,
+    pairs: &[Pair],
+    judged: &[Judged],
+) -> anyhow::Result<CalibrationFile> {
+    let fit = fit(pairs, judged).context("cannot calibrate")?;
+    let file = CalibrationFile::new(embedder.to_owned(), fit.curve, fit.pairs, fit.positive, fit.error);
+    std::fs::write(path, file.to_text()?).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(file)
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -4,6 +4,7 @@
 //! Called by `cli::eval`. [`pairs`] reads, [`judge`] asks, [`measure`] counts, [`report`] puts together what
 //! [`text`] and [`plot`] show, [`fit`] calibrates.
 
+pub mod fit;
 pub mod judge;
 pub mod measure;
 pub mod pairs;

@@ -11,6 +11,7 @@ use super::measure::{
     Area, Axis, Case, Point, Rate, Reliability, area, best, needed, reliability, rounded, widened,
 };
 use super::pairs::{BadLine, Pair};
+use crate::cache::calibration::CalibrationFile;
 use crate::cache::decision::{Floors, MissReason};
 use crate::cache::outcome::Layer;
 
@@ -56,6 +57,8 @@ pub struct Report {
     /// How often confidence comes true, over the cases that nothing but a floor could stop. It depends on the
     /// share of pairs with one answer among these pairs.
     pub reliability: Option<Reliability>,
+    /// The calibration that `--calibrate` wrote; absent without it. The figures above are without it.
+    pub calibration: Option<CalibrationFile>,
     /// The curves of the plot: false-hit rate and recall from the strictest operating point on.
     #[serde(skip)]
     pub curves: Vec<Curve>,
@@ -165,6 +168,8 @@ pub struct Material<'a> {
     pub floors: Floors,
     /// The error accepted.
     pub max_error: f64,
+    /// The calibration fitted to the pairs, where one was.
+    pub calibration: Option<CalibrationFile>,
 }
 
 impl Material<'_> {
@@ -204,6 +209,7 @@ impl Material<'_> {
             rules: rules(self.floors, &cases),
             reliability: reliability(&trusted(&cases), ways),
             curves: curves(&cases),
+            calibration: self.calibration,
             file: self.file,
             embedder: self.embedder,
         }
@@ -389,6 +395,7 @@ mod tests {
             skipped: Vec::new(),
             floors: Floors { similarity: 0.85, confidence: 0.75 },
             max_error: 0.5,
+            calibration: None,
         };
         let report = material.report();
         assert_eq!((report.pairs.total, report.pairs.positive, report.pairs.negative_but_equal), (5, 3, 1));

@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::measure::{Area, Point, Rate, Reliability};
 use super::report::{Advice, Group, Report};
+use crate::cache::calibration::CalibrationFile;
 
 /// The report, written for people.
 pub struct Text<'a>(pub &'a Report);
@@ -36,10 +37,10 @@ impl Display for Text<'_> {
         groups(f, "kind", &report.kinds)?;
         groups(f, "source", &report.sources)?;
         self.outcomes(f)?;
-        match &report.reliability {
-            Some(found) => reliability(f, found),
-            None => Ok(()),
+        if let Some(found) = &report.reliability {
+            reliability(f, found)?;
         }
+        report.calibration.as_ref().map_or(Ok(()), |fitted| calibration(f, fitted))
     }
 }
 
@@ -207,6 +208,17 @@ fn reliability(f: &mut Formatter<'_>, found: &Reliability) -> fmt::Result {
         f,
         "Expected calibration error {:.3}, Brier score {:.3}; both depend on how many of these pairs have one answer.",
         found.expected_calibration_error, found.brier_score
+    )
+}
+
+fn calibration(f: &mut Formatter<'_>, fitted: &CalibrationFile) -> fmt::Result {
+    writeln!(
+        f,
+        "\nCalibrated by {} pairs that no rule stopped, {} of them with one answer: confidence of a similarity s is\n\
+         1 / (1 + exp(-({:.3} + {:.3} s))). Expected calibration error, cross-validated: {:.3}. It holds for traffic\n\
+         with that share of pairs with one answer. The figures above are without it: name the file as\n\
+         cache.calibration and measure again, best on other pairs.",
+        fitted.pairs, fitted.positive, fitted.intercept, fitted.slope, fitted.expected_calibration_error
     )
 }
 

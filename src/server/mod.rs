@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use connection::{Listener, Settings};
 
 use crate::admin::{Admin, Readiness};
+use crate::cache::calibration::{CalibrationError, CalibrationFile};
 use crate::cache::decision::{Calibration, Policy};
 use crate::cache::{Cache, Parts, guard};
 use crate::config::{Config, EmbedderKind};
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The embedder cannot be made.
     #[error(transparent)]
     Embedder(#[from] EmbedderError),
+    /// The calibration cannot be used.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// The store or the embedder failed while it was made.
     #[error("the store or the embedder could not be made: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -177,11 +181,22 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
         };
         tokio::task::spawn_blocking(move || Store::open(&options)).await??
     };
+    let policy = policy(config, embedder.as_ref())?;
+    if let Some(embedder) = &embedder
+        && config.embedder != EmbedderKind::Builtin
+        && config.cache.calibration.is_none()
+    {
+        warn!(
+            embedder = embedder.name(),
+            "confidence is calibrated for the built-in embedder and may be wrong for this one; measure it on your own \
+             pairs by `rejoinder eval PAIRS --calibrate FILE`, and name the file as cache.calibration"
+        );
+    }
     Ok(Cache::new(Parts {
         secret,
         store,
         embedder,
-        policy: policy(config),
+        policy,
         ttl: config.ttl,
         credential_ttl: config.cache.credential_ttl,
     }))
@@ -219,15 +234,19 @@ fn redis_options(
     }
 }
 
-/// How sure one must be, by the configuration.
-pub(crate) fn policy(config: &Config) -> Policy {
-    Policy {
+/// How sure one must be, by the configuration and the calibration that it names.
+pub(crate) fn policy(config: &Config, embedder: Option<&Embedder>) -> Result<Policy, CalibrationError> {
+    let calibration = match (&config.cache.calibration, embedder) {
+        (Some(path), Some(embedder)) => CalibrationFile::read(path, embedder.name())?,
+        _ => Calibration::BUILTIN,
+    };
+    Ok(Policy {
         threshold: config.similarity_threshold,
         may_lower: config.cache.allow_lower_threshold,
         min_confidence: config.cache.min_confidence,
         freshness_floor: config.cache.freshness_floor,
-        calibration: Calibration::BUILTIN,
-    }
+        calibration,
+    })
 }
 
 /// The embedder of the configuration; `None` where it has none.
