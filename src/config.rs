@@ -16,6 +16,8 @@ use clap::{Args, ValueEnum};
 use http::{HeaderName, HeaderValue, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::guard::Leanings;
+use crate::cache::rules::Rules;
 use crate::store::StoreOptions;
 
 pub use crate::store::redis::RedisUrl;
@@ -199,6 +201,12 @@ pub struct CacheSettings {
     pub calibration: Option<PathBuf>,
     /// The share of its confidence that an entry has kept at the end of its life, 0 to 1.
     pub freshness_floor: f32,
+    /// The rules by which a prompt is never matched by meaning.
+    #[serde(with = "units::rules")]
+    pub exact_only: Leanings,
+    /// The longest that the reply to a prompt about the moment lives, where the rule `moment` is in force.
+    #[serde(with = "duration")]
+    pub moment_ttl: Duration,
     /// Whether `X-Rejoinder-Threshold` may lower the threshold too.
     pub allow_lower_threshold: bool,
     /// Request headers that belong to the scope, besides the credentials and those of the APIs.
@@ -320,6 +328,13 @@ pub struct Log {
     pub prompts: bool,
 }
 
+impl CacheSettings {
+    /// The rules of prompts that are never matched by meaning.
+    pub fn rules(&self) -> Rules {
+        Rules { exact_only: self.exact_only, moment_ttl: self.moment_ttl }
+    }
+}
+
 impl Default for CacheSettings {
     fn default() -> Self {
         Self {
@@ -327,6 +342,8 @@ impl Default for CacheSettings {
             min_confidence: 0.75,
             calibration: None,
             freshness_floor: 0.9,
+            exact_only: Rules::DEFAULT.exact_only,
+            moment_ttl: Rules::DEFAULT.moment_ttl,
             allow_lower_threshold: false,
             scope_headers: Vec::new(),
             scope_user: false,

@@ -14,6 +14,7 @@ pub mod key;
 pub mod normalise;
 pub mod outcome;
 mod pending;
+pub mod rules;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -24,10 +25,11 @@ use tracing::{debug, warn};
 use credential::Credentials;
 use decision::{Decision, Evidence, MissReason, Policy};
 use directives::Directives;
-use guard::{Prepared, Verdict};
+use guard::{Leanings, Prepared, Verdict};
 use key::{CredentialId, Identity, KeyRing, RequestId};
 use outcome::Layer;
 use pending::Pending;
+use rules::Rules;
 
 use crate::dialect::{Endpoint, Reply, Request};
 use crate::embed::{EmbedError, Embedder, Embedding};
@@ -46,6 +48,7 @@ pub struct Cache {
     store: Store,
     embedder: Option<Embedder>,
     policy: Policy,
+    rules: Rules,
     ttl: Duration,
     credentials: Credentials,
     pending: Pending,
@@ -62,6 +65,8 @@ pub struct Query {
     pub model: String,
     /// The normalised prompt, where the semantic layer may serve the request.
     pub prompt: Option<String>,
+    /// Whether the user said the same before in this conversation.
+    pub repeated: bool,
     /// Whom its reply belongs to.
     pub scope: Scope,
     /// The exact key.
@@ -129,6 +134,8 @@ pub struct Parts {
     pub embedder: Option<Embedder>,
     /// How sure one must be.
     pub policy: Policy,
+    /// Which prompts are never matched by meaning.
+    pub rules: Rules,
     /// How long an entry lives, unless its request asks for less.
     pub ttl: Duration,
     /// How long upstream's acceptance of credentials counts.
@@ -144,6 +151,7 @@ impl Cache {
             store: parts.store,
             embedder: parts.embedder,
             policy: parts.policy,
+            rules: parts.rules,
             ttl: parts.ttl,
             credentials: Credentials::new(parts.credential_ttl),
             pending: Pending::default(),
@@ -210,10 +218,14 @@ impl Cache {
         directives: Directives,
     ) -> Query {
         let prompt = request.prompt.as_deref().map(normalise::normalise);
+        let repeated = prompt
+            .as_deref()
+            .is_some_and(|prompt| request.earlier().any(|turn| normalise::normalise(turn) == prompt));
         self.keys.with(|keys| {
             let scope = keys.scope(endpoint, identity, &request.scope);
             Query {
                 endpoint,
+                repeated,
                 model: request.model.clone(),
                 key: keys.exact(&scope, prompt.as_deref()),
                 scope,
@@ -260,7 +272,7 @@ impl Cache {
         if !self.may_be_served(query).await {
             return Err(Miss::because(MissReason::CredentialUnverified));
         }
-        if let Some(leaning) = guard::exact_only(prompt) {
+        if let Some(leaning) = self.rules.of(prompt, query.repeated).first() {
             return Err(Miss { rule: Some(leaning.name()), ..Miss::because(MissReason::ExactOnly) });
         }
         let partition = self.partition(query, embedder, prompt);
@@ -332,6 +344,10 @@ impl Cache {
             if entry.scope != query.scope || entry.endpoint != query.endpoint {
                 continue;
             }
+            // Stored when another rule was in force.
+            if !self.rules.of(&entry.prompt, false).is_empty() {
+                continue;
+            }
             let decision = match judge(&entry) {
                 Ok(decision) => decision,
                 Err(miss) => {
@@ -387,6 +403,12 @@ impl Cache {
     /// for which nobody waits but a later lookup of the same scope.
     pub async fn store_reply(self: &Arc<Self>, query: &Query, reply: Reply, place: Option<Placed>) -> bool {
         let tool_calls = reply.tool_calls;
+        let leanings =
+            query.prompt.as_deref().map_or(Leanings::NONE, |prompt| self.rules.of(prompt, query.repeated));
+        let ttl = [query.directives.ttl, self.rules.ttl(leanings)]
+            .into_iter()
+            .flatten()
+            .fold(self.ttl, Duration::min);
         let entry = Entry {
             key: query.key,
             scope: query.scope,
@@ -396,7 +418,7 @@ impl Cache {
             prompt: query.prompt.clone().unwrap_or_default(),
             reply,
             created_at: SystemTime::now(),
-            ttl: query.directives.ttl.map_or(self.ttl, |ttl| ttl.min(self.ttl)),
+            ttl,
             poisoned: false,
         };
         let placeable =

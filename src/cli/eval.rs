@@ -229,7 +229,7 @@ fn judge(config: &Config, pairs: Arc<[Pair]>, both_ways: bool) -> anyhow::Result
     runtime.block_on(async {
         let embedder = server::embedder(config)?.context("no embedder is configured")?;
         let policy = server::policy(config, Some(&embedder))?;
-        let judge = Arc::new(Judge::new(embedder, policy)?);
+        let judge = Arc::new(Judge::new(embedder, policy, config.cache.rules())?);
         let name = judge.embedder().to_owned();
         let progress = progress(pairs.len());
         let options = Options { workers: workers(config), both_ways };

@@ -52,6 +52,10 @@ fn an_error_names_file_line_key_and_reason() {
         error("[limits]\nmax_bytes = \"much\"")
             .starts_with("rejoinder.toml:2: max_bytes: \"much\" is no size")
     );
+    assert_eq!(
+        error("[cache]\nexact_only = [\"moment\", \"mood\"]"),
+        "rejoinder.toml:2: exact_only: \"mood\" is none of the rules context, moment, person, variety, repeat"
+    );
     assert!(error("listen = 5").starts_with("rejoinder.toml:1: listen: invalid type"));
     assert!(
         error("upstream = \"ftp://x\"")

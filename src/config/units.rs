@@ -171,3 +171,25 @@ pub(super) mod header_names {
             .collect()
     }
 }
+
+/// The rules of prompts never matched by meaning, by their names.
+pub(super) mod rules {
+    use super::{Deserialize, Deserializer, Serializer, de};
+    use crate::cache::guard::{Leaning, Leanings};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+    pub(crate) fn serialize<S: Serializer>(rules: &Leanings, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(rules.iter().map(Leaning::name))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Leanings, D::Error> {
+        let known = || Leaning::ALL.iter().map(|rule| rule.name()).collect::<Vec<_>>().join(", ");
+        Vec::<String>::deserialize(deserializer)?
+            .iter()
+            .map(|name| {
+                Leaning::from_name(name)
+                    .ok_or_else(|| de::Error::custom(format!("{name:?} is none of the rules {}", known())))
+            })
+            .collect()
+    }
+}

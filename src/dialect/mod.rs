@@ -100,6 +100,13 @@ pub struct Request<'a> {
     pub echo: Echo,
 }
 
+impl Request<'_> {
+    /// What the user said earlier in the conversation, as far as it is text.
+    pub fn earlier(&self) -> impl Iterator<Item = &str> {
+        turns::users_texts(&self.scope)
+    }
+}
+
 /// The request's own values of the fields that stay out of the scope, by name. Few, so a list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Echo(Vec<(&'static str, serde_json::Value)>);

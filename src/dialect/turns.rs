@@ -33,6 +33,18 @@ pub(crate) fn plain(object: &Object<'_>) -> bool {
     object.iter().all(|(name, _)| !name.chars().any(|c| c.is_uppercase() || c == '\u{17f}'))
 }
 
+/// The texts of the user's messages in a scope: the turns before the prompt, which is no text there.
+pub(crate) fn users_texts<'s>(scope: &'s Json<'_>) -> impl Iterator<Item = &'s str> {
+    let turns = scope.as_object().and_then(|body| body.get("messages").or_else(|| body.get("input")));
+    let messages = turns.and_then(Json::as_array).unwrap_or_default().iter().filter_map(Json::as_object);
+    let users = messages.filter(|message| message.get("role").and_then(Json::as_str) == Some("user"));
+    users.filter_map(|message| message.get("content")).flat_map(|content| {
+        let parts = content.as_array().unwrap_or_default().iter().filter_map(Json::as_object);
+        let texts = parts.filter_map(|part| part.get("text")?.as_str());
+        content.as_str().into_iter().chain(texts)
+    })
+}
+
 /// Takes the prompt's text out, leaving [`Json::Prompt`] in its place. Blank text stays where it is and is no
 /// prompt: there is nothing in it to be compared by meaning. A value that is no text stays too.
 pub(crate) fn take_prompt(place: &mut Json<'_>) -> Option<String> {

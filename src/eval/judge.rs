@@ -18,6 +18,7 @@ use crate::cache::decision::{Floors, MissReason, Policy};
 use crate::cache::directives::Directives;
 use crate::cache::key::Identity;
 use crate::cache::outcome::Layer;
+use crate::cache::rules::Rules;
 use crate::cache::{Cache, Parts, Query, normalise};
 use crate::dialect::json::Json;
 use crate::dialect::{Endpoint, Form, Reply};
@@ -117,8 +118,8 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// A cache of this embedder and policy, over a store of its own in memory.
-    pub fn new(embedder: Embedder, policy: Policy) -> Result<Self, JudgeError> {
+    /// A cache of this embedder, policy and rules, over a store of its own in memory.
+    pub fn new(embedder: Embedder, policy: Policy, rules: Rules) -> Result<Self, JudgeError> {
         let store = Store::open(&StoreOptions::default())?;
         let embedder = embedder.remembering(REMEMBERED);
         let cache = Cache::new(Parts {
@@ -126,6 +127,7 @@ impl Judge {
             store,
             embedder: Some(embedder.clone()),
             policy: policy.at(Floors::NONE),
+            rules,
             // A pair lives for milliseconds; its entry must not expire meanwhile.
             ttl: Duration::from_hours(24),
             credential_ttl: Duration::from_hours(24),

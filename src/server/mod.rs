@@ -197,6 +197,7 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
         store,
         embedder,
         policy,
+        rules: config.cache.rules(),
         ttl: config.ttl,
         credential_ttl: config.cache.credential_ttl,
     }))

@@ -20,6 +20,76 @@ named! {
         Person = "person",
         /// Chance or change: "another joke", "random".
         Variety = "variety",
+        /// The same prompt before in the same conversation, whose answer did not do. It is in no words of the
+        /// prompt's own: the caller says so.
+        Repeat = "repeat",
+    }
+}
+
+/// A set of [`Leaning`]s.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leanings(u8);
+
+impl Leanings {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+
+    /// Every one.
+    pub const ALL: Self = Self((1 << Leaning::ALL.len()) - 1);
+
+    const fn bit(leaning: Leaning) -> u8 {
+        1 << leaning as u8
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether this one is in it.
+    pub const fn contains(self, leaning: Leaning) -> bool {
+        self.0 & Self::bit(leaning) != 0
+    }
+
+    /// Puts one in.
+    pub fn insert(&mut self, leaning: Leaning) {
+        self.0 |= Self::bit(leaning);
+    }
+
+    /// The set without one.
+    #[must_use]
+    pub const fn without(self, leaning: Leaning) -> Self {
+        Self(self.0 & !Self::bit(leaning))
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Those in it, in the order of [`Leaning::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Leaning> {
+        Leaning::ALL.iter().copied().filter(move |leaning| self.contains(*leaning))
+    }
+
+    /// The first in the order of [`Leaning::ALL`], by which a refusal is named.
+    pub fn first(self) -> Option<Leaning> {
+        self.iter().next()
+    }
+}
+
+impl std::fmt::Debug for Leanings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl FromIterator<Leaning> for Leanings {
+    fn from_iter<I: IntoIterator<Item = Leaning>>(leanings: I) -> Self {
+        let mut set = Self::NONE;
+        leanings.into_iter().for_each(|leaning| set.insert(leaning));
+        set
     }
 }
 
@@ -96,13 +166,16 @@ const MANNERS: &[&str] = &[
     "could you",
 ];
 
-/// Prompts that must not be matched by meaning at all; None when there is no objection.
-///
-/// The first of [`Leaning::ALL`] that applies. Linear in the length of the prompt.
+/// Prompts that must not be matched by meaning at all; None when there is no objection: the first of [`leanings`].
 pub fn exact_only(prompt: &str) -> Option<Leaning> {
+    leanings(prompt).first()
+}
+
+/// All that a prompt's words lean on. Linear in the length of the prompt.
+pub fn leanings(prompt: &str) -> Leanings {
     let text = flat(prompt);
     let bare = bare(&text);
-    let mut found: Option<Leaning> = None;
+    let mut found = Leanings::NONE;
     let mut at = 0;
     // `flat` puts one blank between words and one at either end, so a word begins behind each blank.
     let short = text.split_whitespace().count() <= SHORT;
@@ -121,22 +194,21 @@ pub fn exact_only(prompt: &str) -> Option<Leaning> {
                 Place::End => rest.len() == sign.text.len(),
                 Place::Whole | Place::Nowhere => false,
             };
-            if applies && found.is_none_or(|before| sign.leaning < before) {
-                found = Some(sign.leaning);
+            if applies {
+                found.insert(sign.leaning);
             }
         }
         at += word.len() + 1;
     }
-    if found == Some(Leaning::Person) && HOW_TO.iter().any(|start| bare.starts_with(start)) {
-        found = None;
+    if HOW_TO.iter().any(|start| bare.starts_with(start)) {
+        found = found.without(Leaning::Person);
     }
     let word = bare.split_whitespace().next().unwrap_or_default();
-    let whole = SIGNS
-        .get(word)
-        .into_iter()
-        .flatten()
-        .find(|sign| sign.place == Place::Whole && sign.text.trim() == bare);
-    whole.map(|sign| sign.leaning).or(found)
+    let whole = SIGNS.get(word).into_iter().flatten();
+    for sign in whole.filter(|sign| sign.place == Place::Whole && sign.text.trim() == bare) {
+        found.insert(sign.leaning);
+    }
+    found
 }
 
 /// Beginnings of questions about how a thing is done, which have one answer for all who ask.

@@ -2,7 +2,7 @@
 //! near their embeddings are.
 //!
 //! The reuse decision calls [`compare`] on the prompt asked and the prompt stored, once the embedder
-//! found them near, and [`exact_only`] before it looks for neighbours at all. The guard knows text
+//! found them near, and [`leanings`] before it looks for neighbours at all. The guard knows text
 //! alone: no embedding, no entry, no request.
 //!
 //! # How it compares
@@ -46,7 +46,7 @@ mod relate;
 mod scan;
 mod shape;
 
-pub use leaning::{Leaning, exact_only};
+pub use leaning::{Leaning, Leanings, exact_only, leanings};
 pub use prepare::Prepared;
 
 /// What a comparison found.
