@@ -1,35 +1,20 @@
 //! The look-alike guard over labelled pairs, and what must hold for any two prompts.
 
-#![expect(clippy::indexing_slicing, reason = "helpers of tests fail by panic")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic")]
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use rejoinder::cache::guard::{self, Leaning, Rule, Verdict, compare, exact_only};
-
-#[path = "support/csv.rs"]
-mod csv;
+use rejoinder::eval::pairs::{Format, Pair, read};
 
 const SUITE: &str = include_str!("quality/pairs.csv");
 const RULES: &str = include_str!("quality/rules.csv");
 
-struct Pair {
-    a: String,
-    b: String,
-    one_answer: bool,
-    kind: String,
-}
-
 fn pairs(file: &str) -> Vec<Pair> {
-    csv::records(file)
-        .skip(1)
-        .map(|record| Pair {
-            a: record[0].clone(),
-            b: record[1].clone(),
-            one_answer: record[2] == "1",
-            kind: record[3].clone(),
-        })
-        .collect()
+    let read = read(file.as_bytes(), Some(Format::Csv)).unwrap();
+    assert_eq!(read.bad, []);
+    read.pairs
 }
 
 /// Share of each group (the part of the kind before the underscore) that the guard lets pass.
@@ -53,7 +38,7 @@ fn suite_keeps_its_floors_and_ceilings() {
 #[test]
 fn every_kind_of_look_alike_is_stopped_mostly() {
     let mut kinds: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-    for pair in pairs(SUITE).into_iter().filter(|pair| !pair.one_answer) {
+    for pair in pairs(SUITE).into_iter().filter(|pair| !pair.same) {
         let entry = kinds.entry(pair.kind.clone()).or_default();
         entry.0 += 1;
         entry.1 += u32::from(compare(&pair.a, &pair.b) == Verdict::Alike);
@@ -68,7 +53,7 @@ fn each_rule_stops_its_pairs_and_passes_its_paraphrases() {
     let mut wrong = Vec::new();
     for pair in pairs(RULES) {
         let verdict = compare(&pair.a, &pair.b);
-        if (verdict == Verdict::Alike) != pair.one_answer {
+        if (verdict == Verdict::Alike) != pair.same {
             wrong.push(format!("{}: {:?} {:?} gave {verdict:?}", pair.kind, pair.a, pair.b));
         }
     }
