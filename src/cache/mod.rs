@@ -421,8 +421,7 @@ impl Cache {
             ttl,
             poisoned: false,
         };
-        let placeable =
-            !tool_calls && query.prompt.as_deref().is_some_and(|prompt| guard::exact_only(prompt).is_none());
+        let placeable = !tool_calls && leanings.is_empty();
         let placed = place.filter(|_| placeable);
         let is_placed = placed.is_some();
         let entry = match self.store.put(entry, placed).await {
