@@ -301,7 +301,11 @@ pub struct Timeouts {
     /// How long an unused connection to upstream is kept.
     #[serde(with = "duration")]
     pub keep_alive: Duration,
-    /// How long open requests may take to finish after SIGTERM.
+    /// How long after SIGTERM new requests are still taken while `/readyz` already says no, so that a load balancer
+    /// has heard of it before a connection is refused.
+    #[serde(with = "duration")]
+    pub notice: Duration,
+    /// How long open requests may take to finish after that.
     #[serde(with = "duration")]
     pub drain: Duration,
 }
@@ -398,6 +402,7 @@ impl Default for Timeouts {
             idle: Duration::from_mins(5),
             request_head: Duration::from_secs(30),
             keep_alive: Duration::from_secs(90),
+            notice: Duration::ZERO,
             drain: Duration::from_secs(30),
         }
     }

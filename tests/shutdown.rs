@@ -101,6 +101,22 @@ async fn who_is_being_served_is_served_to_the_end_and_nobody_else() {
     assert_eq!(upstream.abandoned(), 0);
 }
 
+/// A load balancer that asks for readiness hears of the end before a connection is refused.
+#[tokio::test]
+async fn readiness_falls_by_the_notice_before_anybody_is_refused() {
+    let upstream = upstream().await;
+    let proxy = proxy_with(&upstream, |config| config.timeouts.notice = Duration::from_hours(1)).await;
+    let (url, admin) = (format!("{}/v1/models", proxy.url()), proxy.admin_url());
+    let mut connection = Connection::open(proxy.address()).await.unwrap();
+    let stopping = tokio::spawn(proxy.shutdown());
+    until_not_ready(&admin).await;
+    // On a new connection and on one that was there.
+    assert_eq!(Ask::get(&url).send().await.status, StatusCode::OK);
+    assert_eq!(connection.send(Ask::get(&url)).await.unwrap().status, StatusCode::OK);
+    assert!(!stopping.is_finished());
+    stopping.abort();
+}
+
 #[tokio::test]
 async fn an_idle_proxy_stops_at_once() {
     let upstream = upstream().await;

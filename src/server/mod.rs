@@ -74,13 +74,16 @@ fn remedy(source: &std::io::Error) -> &'static str {
 pub struct Server {
     address: SocketAddr,
     admin_address: SocketAddr,
-    /// Tells the client listener and the readiness probe.
+    /// Tells the readiness probe.
+    leaving: watch::Sender<bool>,
+    /// Tells the client listener.
     stopping: watch::Sender<bool>,
     /// Tells the admin listener, which answers until all clients have been served.
     stopped: watch::Sender<bool>,
     clients: JoinHandle<()>,
     operators: JoinHandle<()>,
     cache: Arc<Cache>,
+    notice: Duration,
     drain: Duration,
 }
 
@@ -97,17 +100,18 @@ impl Server {
         let cache = Arc::new(open_cache(&config).await?);
         let metrics = Arc::new(Metrics::new());
         let proxy = Proxy::new(&config, Arc::clone(&cache))?;
+        let (leaving, readiness_falls) = watch::channel(false);
         let (stopping, clients_stop) = watch::channel(false);
         let (stopped, operators_stop) = watch::channel(false);
         let settings = Settings::of(&config);
         let clients = Listener {
             socket: listener,
             settings: settings.clone(),
-            stopping: clients_stop.clone(),
+            stopping: clients_stop,
             service: stack::clients(proxy, Arc::clone(&metrics), config.log.requests),
             connections: Some(Arc::clone(&metrics)),
         };
-        let readiness = Readiness::new(&config, Arc::clone(&cache), clients_stop);
+        let readiness = Readiness::new(&config, Arc::clone(&cache), readiness_falls);
         let admin = Admin::new(&config, admin_address, Arc::clone(&cache), metrics, readiness);
         let operators = Listener {
             socket: admin_listener,
@@ -119,8 +123,19 @@ impl Server {
         info!(%address, upstream = %config.upstream, "listening for clients");
         info!(address = %admin_address, "listening for operators");
         let (clients, operators) = (tokio::spawn(clients.run()), tokio::spawn(operators.run()));
-        let drain = config.timeouts.drain;
-        Ok(Self { address, admin_address, stopping, stopped, clients, operators, cache, drain })
+        let (notice, drain) = (config.timeouts.notice, config.timeouts.drain);
+        Ok(Self {
+            address,
+            admin_address,
+            leaving,
+            stopping,
+            stopped,
+            clients,
+            operators,
+            cache,
+            notice,
+            drain,
+        })
     }
 
     /// Where clients connect.
@@ -134,9 +149,11 @@ impl Server {
     }
 
     /// Stops accepting, lets open requests finish for at most the configured time, and writes the store out.
-    /// Readiness falls first; the admin listener stops last.
+    /// Readiness falls first, by the configured notice; the admin listener stops last.
     pub async fn shutdown(mut self) {
-        // A listener that is gone already need not hear.
+        // Whoever is gone already need not hear, here and below.
+        let _ = self.leaving.send(true);
+        tokio::time::sleep(self.notice).await;
         let _ = self.stopping.send(true);
         if tokio::time::timeout(self.drain, &mut self.clients).await.is_err() {
             warn!(after = ?self.drain, "requests were still open; closing their connections");
