@@ -4,10 +4,13 @@
 #   docker run --rm -p 127.0.0.1:11435:11435 -e REJOINDER_UPSTREAM=http://host.docker.internal:11434 \
 #     --add-host host.docker.internal:host-gateway rejoinder
 #
-# Every setting of `rejoinder serve` can be given as REJOINDER_… in the environment; entries live in /data.
+# Every setting of `rejoinder serve` can be given as REJOINDER_… in the environment. Entries are kept in memory; by
+# `-v rejoinder:/data -e REJOINDER_DATA_DIR=/data` in a volume, or by REJOINDER_REDIS_URL in Redis.
 
 # Debian 12 or newer: from glibc 2.34 on a static binary looks up names in /etc/hosts and DNS by itself.
 FROM rust:1.95-bookworm AS build
+# A command that fails in the middle of a pipe fails the build.
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /src
 COPY . .
 # The target is named so that its flags do not reach build scripts, which are run here and are not static.
@@ -24,13 +27,12 @@ LABEL org.opencontainers.image.title="rejoinder" \
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/LICENSE /LICENSE
 COPY --from=build /out/rejoinder /rejoinder
+# A volume that is mounted here for the first time gets this folder's owner.
 COPY --from=build --chown=65532:65532 /out/data /data
 USER 65532:65532
 # Clients come from outside the container. The admin listener stays on the container's own loopback address, where
 # the health check reaches it; to publish it, set REJOINDER_ADMIN_LISTEN and a token (deploy/compose.yaml does).
-ENV REJOINDER_LISTEN=0.0.0.0:11435 \
-    REJOINDER_DATA_DIR=/data
-VOLUME ["/data"]
+ENV REJOINDER_LISTEN=0.0.0.0:11435
 EXPOSE 11435
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 CMD ["/rejoinder", "healthcheck"]

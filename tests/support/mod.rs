@@ -12,6 +12,7 @@
 )]
 
 pub mod client;
+pub mod deployment;
 pub mod encodings;
 pub mod program;
 pub mod proxy;
