@@ -10,6 +10,7 @@
 
 mod cluster;
 mod process;
+mod replica;
 mod sentinel;
 mod tls;
 
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 
 pub use cluster::Cluster;
 pub use process::{Process, free_port};
+pub use replica::{Shared, replica, replica_with};
 pub use sentinel::{MASTER_NAME, Sentinels};
 pub use tls::Certificates;
 
@@ -55,7 +57,7 @@ pub struct RedisOptions {
     unix_socket: bool,
     tls: bool,
     append_only: bool,
-    settings: Vec<(String, String)>,
+    settings: Vec<(String, Vec<String>)>,
 }
 
 impl RedisOptions {
@@ -101,13 +103,17 @@ impl RedisOptions {
     /// Begins as a replica of another.
     #[must_use]
     pub fn replica_of(self, master: &Redis) -> Self {
-        self.set("replicaof", &format!("127.0.0.1 {}", master.port()))
+        self.set_words("replicaof", &["127.0.0.1", &master.port().to_string()])
     }
 
     /// Any setting of `redis.conf`.
     #[must_use]
-    pub fn set(mut self, name: &str, value: &str) -> Self {
-        self.settings.push((name.to_owned(), value.to_owned()));
+    pub fn set(self, name: &str, value: &str) -> Self {
+        self.set_words(name, &[value])
+    }
+
+    fn set_words(mut self, name: &str, words: &[&str]) -> Self {
+        self.settings.push((name.to_owned(), words.iter().map(|word| (*word).to_owned()).collect()));
         self
     }
 
@@ -170,7 +176,7 @@ impl Redis {
     /// `redis://…`, with the password if there is one.
     pub fn url(&self) -> String {
         match &self.options.password {
-            Some(password) => format!("redis://:{password}@{}", self.address()),
+            Some(password) => format!("redis://:{}@{}", encoded(password), self.address()),
             None => format!("redis://{}", self.address()),
         }
     }
@@ -210,36 +216,37 @@ impl Redis {
 
     fn launch(&mut self) {
         let folder = self.folder.path();
-        let yes_or_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
-        let mut settings = vec![
-            ("bind".to_owned(), "127.0.0.1".to_owned()),
-            ("port".to_owned(), self.port.to_string()),
-            ("dir".to_owned(), folder.display().to_string()),
-            ("save".to_owned(), String::new()),
-            ("appendonly".to_owned(), yes_or_no(self.options.append_only)),
-            // A replica need not wait for others that may want the same copy.
-            ("repl-diskless-sync-delay".to_owned(), "0".to_owned()),
-        ];
-        let mut set = |name: &str, value: String| settings.push((name.to_owned(), value));
+        let mut arguments = Vec::new();
+        let mut set = |name: &str, words: &[String]| {
+            arguments.push(format!("--{name}"));
+            arguments.extend_from_slice(words);
+        };
+        set("bind", &["127.0.0.1".to_owned()]);
+        set("port", &[self.port.to_string()]);
+        set("dir", &[folder.display().to_string()]);
+        set("save", &[String::new()]);
+        set("appendonly", &[if self.options.append_only { "yes" } else { "no" }.to_owned()]);
+        // A replica need not wait for others that may want the same copy.
+        set("repl-diskless-sync-delay", &["0".to_owned()]);
         if let Some(password) = &self.options.password {
-            set("requirepass", password.clone());
+            set("requirepass", std::slice::from_ref(password));
         }
         if !self.options.users.is_empty() {
-            set("aclfile", folder.join("users.acl").display().to_string());
+            set("aclfile", &[folder.join("users.acl").display().to_string()]);
         }
         if self.options.unix_socket {
-            set("unixsocket", self.socket().display().to_string());
+            set("unixsocket", &[self.socket().display().to_string()]);
         }
         if let Some(certificates) = &self.certificates {
-            set("tls-port", self.tls_port.to_string());
-            set("tls-cert-file", certificates.certificate.display().to_string());
-            set("tls-key-file", certificates.key.display().to_string());
-            set("tls-ca-cert-file", certificates.authority.display().to_string());
-            set("tls-auth-clients", "no".to_owned());
+            set("tls-port", &[self.tls_port.to_string()]);
+            set("tls-cert-file", &[certificates.certificate.display().to_string()]);
+            set("tls-key-file", &[certificates.key.display().to_string()]);
+            set("tls-ca-cert-file", &[certificates.authority.display().to_string()]);
+            set("tls-auth-clients", &["no".to_owned()]);
         }
-        settings.extend(self.options.settings.iter().cloned());
-        let arguments: Vec<_> =
-            settings.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]).collect();
+        for (name, words) in &self.options.settings {
+            set(name, words);
+        }
         self.process = Some(Process::start(&program(), &arguments, &self.log_file()));
     }
 
@@ -253,9 +260,11 @@ impl Redis {
             if ping.is_ok_and(|answer| answer == "PONG") {
                 return self.info("process_id") == id;
             }
-            if self.log().contains("Address already in use") {
+            let log = self.log();
+            if log.contains("Address already in use") {
                 return false;
             }
+            assert!(!log.contains("FATAL") && !log.contains("Failed"), "the server does not start:\n{log}");
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         panic!("the server does not answer:\n{}", self.log());
@@ -379,6 +388,14 @@ impl Redis {
             panic!("{words:?}: {error}")
         })
     }
+}
+
+/// A text as it stands in a URL (RFC 3986 §2.1).
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric();
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// The server's program.

@@ -87,7 +87,7 @@ const FORMS: [[&str; WORDINGS]; 12] = [
 const SUBJECTS: [&str; 60] = [
     "France", "Norway", "Japan", "Brazil", "Kenya", "Canada", "Peru", "Poland", "India", "Egypt", "Mexico",
     "Turkey", "Greece", "Spain", "Italy", "Sweden", "Finland", "Austria", "Hungary", "Romania", "Bulgaria",
-    "Ukraine", "Iceland", "Ireland", "Portugal", "Morocco", "Tunisia", "Algeria", "Nigeria", "Ghana",
+    "Ukraine", "Iceland", "Ireland", "Portugal", "Morocco", "Lebanon", "Algeria", "Nigeria", "Ghana",
     "Ethiopia", "Tanzania", "Uganda", "Zambia", "Angola", "Namibia", "Chile", "Argentina", "Bolivia",
     "Ecuador", "Colombia", "Venezuela", "Panama", "Cuba", "Jamaica", "Thailand", "Vietnam", "Cambodia",
     "Malaysia", "Indonesia", "Nepal", "Pakistan", "Iran", "Iraq", "Jordan", "Israel", "Mongolia", "China",
