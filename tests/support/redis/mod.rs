@@ -264,7 +264,8 @@ impl Redis {
             if log.contains("Address already in use") {
                 return false;
             }
-            assert!(!log.contains("FATAL") && !log.contains("Failed"), "the server does not start:\n{log}");
+            let dead = ["FATAL", "Failed", "Aborting"].into_iter().any(|word| log.contains(word));
+            assert!(!dead, "the server does not start:\n{log}");
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         panic!("the server does not answer:\n{}", self.log());
