@@ -149,8 +149,7 @@ fn rejoinder_accepts_the_settings_of_every_container() {
                 "config" => "[timeouts]".to_owned(),
                 "admin_token_file" => "token = \"***\"".to_owned(),
                 "secret_file" => "secret = \"***\"".to_owned(),
-                // Not read by this version.
-                "redis_url" | "redis_password_file" => continue,
+                "redis_password_file" => "password = \"***\"".to_owned(),
                 _ => format!("{key} = \"{}\"", value.trim_end_matches('/')),
             };
             let found = said.lines().any(|printed| printed.replace("/\"", "\"") == line);
