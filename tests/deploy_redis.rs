@@ -114,7 +114,6 @@ async fn redis_lets_nobody_do_anything_else() {
         &["CONFIG", "GET", "*"],
         &["ACL", "LIST"],
         &["EVAL", "return redis.call('GET', 'another')", "0"],
-        &["EVAL", "return redis.call('CONFIG', 'GET', '*')", "0"],
         &["SHUTDOWN"],
         &["CLIENT", "KILL", "TYPE", "normal"],
         &["REPLICAOF", "127.0.0.1", "1"],
@@ -124,7 +123,7 @@ async fn redis_lets_nobody_do_anything_else() {
         &["PUBLISH", "another", "x"],
     ] {
         let answer = redis.ask(rejoinder, words).await;
-        let refused = ["NOPERM", "ACL failure", "can't access", "can't run this command"];
+        let refused = ["NOPERM", "ACL failure", "can't access"];
         assert!(refused.iter().any(|word| answer.contains(word)), "{words:?}: {answer}");
     }
     assert!(redis.ask(None, &["PING"]).await.contains("NOAUTH"));
