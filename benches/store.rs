@@ -5,16 +5,16 @@
 
 use std::fs;
 use std::hint::black_box;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use rejoinder::dialect::{Endpoint, Reply};
 use rejoinder::embed::Embedding;
 use rejoinder::store::entry::{Entry, Key, Partition, Placed, Scope};
 use rejoinder::store::{Store, StoreOptions};
 
-const DIMENSION: usize = 384;
+use self::support::{DIMENSION, Random, median, resident};
+
+mod support;
 
 fn main() -> Result<()> {
     let largest = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(100_000);
@@ -33,52 +33,12 @@ fn roomy() -> StoreOptions {
     StoreOptions { max_bytes: 16 << 30, max_entries: 40_000_000, ..StoreOptions::default() }
 }
 
-/// Random numbers of a seed, the same in each run (xorshift64, Marsaglia, 2003).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn component(&mut self) -> f32 {
-        f32::from(i16::from_ne_bytes([self.next().to_ne_bytes()[3], self.next().to_ne_bytes()[5]])) / 32768.0
-    }
-
-    fn near(&mut self, centre: Option<&Embedding>, spread: f32) -> Result<Embedding> {
-        let mut values: Vec<_> = (0..DIMENSION).map(|_| spread * self.component()).collect();
-        if let Some(centre) = centre {
-            // Components of a unit vector are a twentieth in size, those above a half.
-            let scale = 11.3;
-            values.iter_mut().zip(centre.values()).for_each(|(value, centre)| *value += scale * centre);
-        }
-        Embedding::new(values).context("a random vector of length zero")
-    }
-}
-
 fn key(number: u64) -> Key {
     Key(*blake3::hash(&number.to_le_bytes()).as_bytes())
 }
 
-/// A short question and an answer of a kilobyte: 1,130 bytes of text.
 fn entry(number: u64) -> Entry {
-    let text = format!("The answer to {number} is {}", "well considered. ".repeat(30));
-    let document = format!("{{\"id\": \"chatcmpl-{number:012}\", \"content\": \"{text}\"}}");
-    Entry {
-        key: key(number),
-        scope: Scope([1; 32]),
-        endpoint: Endpoint::OpenAiChat,
-        model: "llama3.2".into(),
-        namespace: String::new(),
-        prompt: format!("What is the answer to question number {number}?"),
-        reply: Reply { document: Bytes::from(document), text, tool_calls: false, usage: None },
-        created_at: SystemTime::now(),
-        ttl: Duration::from_hours(24),
-        poisoned: false,
-    }
+    support::entry(number, key(number), Scope([1; 32]))
 }
 
 fn own_bytes(entry: &Entry) -> usize {
@@ -91,18 +51,6 @@ async fn put(store: &Store, number: u64, home: Partition, embedding: Embedding) 
     let placed = Placed { partition: home, embedding };
     anyhow::ensure!(store.place(&entry, placed).await?, "not placed");
     Ok(())
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-/// Resident memory, in bytes.
-fn resident() -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
 async fn memory(entries: u64) -> Result<()> {
@@ -196,7 +144,7 @@ async fn nearest(rows: u64) -> Result<()> {
     }
     println!(
         "nearest of {rows}: {:?} median, its paraphrase found {found} of {} times; placed in {placed:?}, settled {settled:?} later",
-        median(times),
+        median(&mut times),
         embeddings.len(),
     );
     Ok(())
@@ -221,9 +169,8 @@ fn keeper_ticks() -> Result<u64> {
     for task in fs::read_dir("/proc/self/task")? {
         // A thread may end while we look.
         let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else { continue };
-        if let Some((_, rest)) = stat.split_once("(store-keeper) ") {
-            ticks +=
-                rest.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>();
+        if stat.contains("(store-keeper) ") {
+            ticks += support::ticks(&stat);
         }
     }
     Ok(ticks)
