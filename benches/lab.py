@@ -80,18 +80,23 @@ class Program:
         self.wait_until_ready(ready)
 
     def wait_until_ready(self, path):
-        for _ in range(200):
+        for _ in range(2000):
             if self.process.poll() is not None:
                 raise BenchError(f"{self.name} ended at once; BENCH_STDERR=1 shows why")
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as reply:
-                    reply.read()
-                return
-            except urllib.error.HTTPError:
+                self.ask_whether_ready(path)
                 return
             except OSError:
-                time.sleep(0.05)
+                time.sleep(0.005)
         raise BenchError(f"{self.name} does not answer")
+
+    def ask_whether_ready(self, path):
+        """Raises an `OSError` where it is not."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as reply:
+                reply.read()
+        except urllib.error.HTTPError:
+            pass
 
     def pids(self):
         """The process and its children."""
@@ -135,6 +140,43 @@ class Program:
             program.stop()
 
 
+class Redis(Program):
+    """A Redis server that keeps nothing on disk."""
+
+    def __init__(self, core, folder):
+        port = free_port()
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", folder]
+        command += ["--save", "", "--appendonly", "no"]
+        super().__init__("redis-server", core, command, port, None)
+        self.url = f"redis://127.0.0.1:{port}"
+
+    def ask_whether_ready(self, _):
+        if self.ask("PING") != "PONG":
+            raise OSError("it is not there yet")
+
+    def ask(self, *command):
+        """A simple or bulk string, or a number (Redis protocol specification, RESP2)."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+            connection.sendall(" ".join(command).encode() + b"\r\n")
+            with connection.makefile("rb") as answer:
+                line = answer.readline().decode().strip()
+                if line.startswith("$"):
+                    return answer.read(int(line[1:])).decode()
+        if line.startswith("-"):
+            raise BenchError(f"redis-server: {line[1:]}")
+        return int(line[1:]) if line.startswith(":") else line[1:]
+
+    def info(self, section):
+        """The server's figures by name (its manual, `INFO`)."""
+        lines = self.ask("INFO", section).splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def calls(self, command):
+        """How often a command was called."""
+        figures = self.info("commandstats").get(f"cmdstat_{command}", "calls=0")
+        return int(figures.split(",")[0].removeprefix("calls="))
+
+
 @dataclass
 class Load:
     """One run of the load generator."""
@@ -151,6 +193,8 @@ class Load:
     upstream_share: float
     others_share: float
     """What else ran on the two cores meanwhile, steal included."""
+    beside_seconds: float
+    """CPU time of the program beside the one under test; zero without one."""
 
     @property
     def per_second(self):
@@ -161,18 +205,19 @@ class Load:
         return self.requests / self.cpu_seconds
 
 
-def load(program, upstream, cores, path, body, seconds, connections=32):
-    """Runs wrk against a program."""
+def load(program, upstream, cores, path, body, seconds, connections=32, beside=None):
+    """Runs wrk against a program, which may have another to help it."""
     lua = Path(__file__).with_name("post.lua")
     command = ["taskset", "-c", str(cores[1]), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
     command += ["-s", str(lua), f"http://127.0.0.1:{program.port}{path}"]
-    before = program.cpu_seconds(), upstream.cpu_seconds(), busy_seconds(cores), os.times()
+    beside_seconds = beside.cpu_seconds if beside else lambda: 0.0
+    before = program.cpu_seconds(), upstream.cpu_seconds(), busy_seconds(cores), os.times(), beside_seconds()
     started = time.monotonic()
     run = subprocess.run(
         command, check=True, capture_output=True, text=True, env={**os.environ, "BODY": str(body)}
     )
     wall = time.monotonic() - started
-    after = program.cpu_seconds(), upstream.cpu_seconds(), busy_seconds(cores), os.times()
+    after = program.cpu_seconds(), upstream.cpu_seconds(), busy_seconds(cores), os.times(), beside_seconds()
     line = next((line for line in run.stdout.splitlines() if line.startswith("RESULT ")), None)
     if line is None:
         raise BenchError(f"wrk said nothing of {program.name}: {run.stdout}{run.stderr}")
@@ -182,6 +227,7 @@ def load(program, upstream, cores, path, body, seconds, connections=32):
     cpu, upstream_cpu = after[0] - before[0], after[1] - before[1]
     generator = sum(after[3][2:4]) - sum(before[3][2:4])
     machine = sum(after[2]) - sum(before[2])
+    helped = after[4] - before[4]
     return Load(
         requests=requests,
         seconds=duration / 1e6,
@@ -191,7 +237,8 @@ def load(program, upstream, cores, path, body, seconds, connections=32):
         program_share=cpu / wall,
         generator_share=generator / wall,
         upstream_share=upstream_cpu / wall,
-        others_share=max(0.0, machine - cpu - upstream_cpu - generator) / wall,
+        others_share=max(0.0, machine - cpu - upstream_cpu - generator - helped) / wall,
+        beside_seconds=helped,
     )
 
 
