@@ -4,7 +4,7 @@
 Instructions do not depend on what else the machine does, so these are the figures to compare before and after a
 change. Needs valgrind and strace. The kernel's own instructions are not counted.
 
-    benches/profile.py [--endpoint /api/generate] [--stream] [--bare] [--top 25] [--inclusive] [--no-request-log]
+    benches/profile.py [--endpoint /api/generate] [--stream] [--bare] [--top 25] [--inclusive] [--no-request-log] [--redis] [--no-lines]
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benches"))
 
-from lab import ensure_installed, free_port, say  # noqa: E402
+from lab import Program, Redis, ensure_installed, free_port, say  # noqa: E402
 
 WARM, COUNTED = 200, 1000
 
@@ -34,17 +34,21 @@ def arguments():
     parser.add_argument("--bare", action="store_true", help="count a bare hyper server that answers the same")
     parser.add_argument("--top", type=int, default=25)
     parser.add_argument("--no-request-log", action="store_true")
+    parser.add_argument("--redis", action="store_true", help="the store in Redis, without the hot tier in process")
     parser.add_argument("--inclusive", action="store_true", help="count what a function calls as its own too")
+    parser.add_argument("--no-lines", action="store_true", help="the release as it is: soon built, inlined functions unseen")
     parser.add_argument("--keep", type=Path, help="keep callgrind's output in this file")
     return parser.parse_args()
 
 
-def build():
-    """The release with line tables, in a folder of its own, and the simulated upstream."""
-    environment = {**os.environ, "CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only", "CARGO_PROFILE_RELEASE_STRIP": "none"}
-    target = ROOT / "target" / "profiling"
+def build(lines):
+    """The release, with line tables in a folder of its own, and the simulated upstream."""
+    environment = {**os.environ}
     command = ["cargo", "build", "--quiet", "--release", "--bin", "rejoinder", "--bench", "servers"]
-    command += ["--target-dir", target, "--message-format=json"]
+    command += ["--message-format=json"]
+    if lines:
+        environment |= {"CARGO_PROFILE_RELEASE_DEBUG": "line-tables-only", "CARGO_PROFILE_RELEASE_STRIP": "none"}
+        command += ["--target-dir", ROOT / "target" / "profiling"]
     built = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     messages = [json.loads(line) for line in built.stdout.splitlines()]
     return {m["target"]["name"]: m["executable"] for m in messages if m.get("executable")}
@@ -94,7 +98,12 @@ class Setup:
     def __init__(self, options, programs, folder, wrapper, reply=None):
         upstream_port, port = free_port(), free_port()
         config = folder / "rejoinder.toml"
-        config.write_text(f"[log]\nrequests = {str(not options.no_request_log).lower()}\n")
+        settings = f"[log]\nrequests = {str(not options.no_request_log).lower()}\n"
+        if options.redis:
+            # Nothing is quick under valgrind.
+            settings += '[redis]\nhot_max_bytes = "0"\nconnect_timeout = "10s"\ncommand_timeout = "10s"\n'
+            settings = f'redis_url = "{Redis(1, folder).url}"\n{settings}'
+        config.write_text(settings)
         command = [programs["rejoinder"], "serve", "--config", config, "--embedder", "off"]
         command += ["--listen", f"127.0.0.1:{port}", "--admin-listen", "127.0.0.1:0"]
         command += ["--upstream", f"http://127.0.0.1:{upstream_port}"]
@@ -121,6 +130,7 @@ class Setup:
     def __exit__(self, *_):
         self.program.kill()
         self.upstream.kill()
+        Program.stop_all()
 
 
 def hit(options, programs, folder):
@@ -195,9 +205,9 @@ def system_calls(options, programs, folder, reply):
 
 def main():
     options = arguments()
-    ensure_installed("valgrind", "strace")
+    ensure_installed("valgrind", "strace", *(["redis-server"] if options.redis else []))
     say("building")
-    programs = build()
+    programs = build(not options.no_lines)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         reply = hit(options, programs, folder) if options.bare else None
