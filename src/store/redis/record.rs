@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::super::entry::{Entry, Key, Partition, Placed, Scope};
 use super::super::index::codes::{Codes, MAX_DIMENSION};
 use super::super::milliseconds;
-use super::names::hexadecimal;
+use super::names::{from_hexadecimal, hexadecimal};
 use crate::dialect::{Endpoint, Reply, Usage};
 
 /// The version written, and the only one read.
@@ -228,8 +228,8 @@ impl Head<'_> {
         }
         let moment = number(self.created_at).map(Duration::from_millis);
         Ok(Entry {
-            key: Key(unhex(self.key).ok_or(Damage::Broken)?),
-            scope: Scope(unhex(metadata.scope.as_bytes()).ok_or(Damage::Broken)?),
+            key: Key(from_hexadecimal(self.key).ok_or(Damage::Broken)?),
+            scope: Scope(from_hexadecimal(metadata.scope.as_bytes()).ok_or(Damage::Broken)?),
             endpoint: metadata.endpoint,
             model: metadata.model,
             namespace: metadata.namespace,
@@ -270,18 +270,6 @@ fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     hexadecimal(&mut text, bytes);
     text
-}
-
-fn unhex(text: &[u8]) -> Option<[u8; 32]> {
-    if text.len() != 64 {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let digits = std::str::from_utf8(digits).ok()?;
-        *byte = u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]
