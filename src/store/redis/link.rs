@@ -49,7 +49,8 @@ struct Shared {
 #[derive(Clone)]
 struct Current {
     connection: Connection,
-    server: Option<ConnectionInfo>,
+    /// Shared, since every command takes a copy of this.
+    server: Option<Arc<ConnectionInfo>>,
     epoch: u64,
 }
 
@@ -117,7 +118,8 @@ impl Link {
 
     /// The server that the connection leads to, where it is one.
     pub(super) fn server(&self) -> Option<ConnectionInfo> {
-        self.0.current.read().as_ref().and_then(|current| current.server.clone())
+        let server = self.0.current.read().as_ref()?.server.clone();
+        server.map(Arc::unwrap_or_clone)
     }
 
     /// How the store does, as far as the connection knows.
@@ -245,7 +247,8 @@ impl Link {
                     wait = BACKOFF;
                     told = false;
                     self.0.failures.store(0, Ordering::Relaxed);
-                    let current = Current { connection: dialled.connection, server: dialled.server, epoch };
+                    let server = dialled.server.map(Arc::new);
+                    let current = Current { connection: dialled.connection, server, epoch };
                     *self.0.current.write() = Some(current);
                     *self.0.trouble.lock() = None;
                     self.0.epoch.send_replace(Some(epoch));
