@@ -89,9 +89,10 @@ impl Core {
 
     /// An entry as Redis has it, in one round trip. What cannot be used is removed, counted, and none.
     pub(super) async fn read(&self, id: &EntryId) -> Result<Option<Entry>, StoreError> {
-        let mut cmd = redis::cmd("HMGET");
         let name = self.names.entry(id);
-        cmd.arg(&name).arg(&record::FIELDS);
+        // Room for all of it at once: the fields' names are short.
+        let mut cmd = redis::Cmd::with_capacity(2 + record::FIELDS.len(), name.len() + 80);
+        cmd.arg("HMGET").arg(&name).arg(&record::FIELDS);
         let values = match self.link.ask::<Value>(&cmd).await {
             Ok(value) => values(value),
             Err(error) if error.is_wrong_type() => Err(Damage::Broken),
