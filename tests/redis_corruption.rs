@@ -11,6 +11,7 @@
 mod support;
 
 use fastrand::Rng;
+use redis::{Connection, FromRedisValue, RedisResult};
 use rejoinder::simulated::Simulated;
 use support::redis::{Redis, Shared, redis, replica};
 use support::traffic::Question;
@@ -53,47 +54,55 @@ impl Damage {
         value
     }
 
-    /// Damages the value of a key.
-    fn strike(self, redis: &Redis, key: &str, rng: &mut Rng) {
-        let kind: String = redis.command(&["TYPE", key]);
-        if self == Self::Type {
-            redis.command::<()>(&["DEL", key]);
-            match (kind.as_str(), rng.bool()) {
-                ("hash" | "zset", true) => redis.command::<()>(&["SET", key, "1"]),
-                ("hash", false) | ("string", true) => redis.command::<()>(&["ZADD", key, "1", "a"]),
-                _ => redis.command::<()>(&["HSET", key, "a", "b"]),
-            }
-            return;
-        }
+    /// Damages the value of a key. Fails where the key is gone or of another type meanwhile.
+    fn strike(self, redis: &mut Connection, key: &str, rng: &mut Rng) -> RedisResult<()> {
         let key = key.as_bytes();
-        let bytes = |words: &[&[u8]]| -> Vec<Vec<u8>> {
-            redis::from_redis_value(redis.command_of_bytes(words)).unwrap()
-        };
+        let kind: String = query(redis, &[b"TYPE", key])?;
+        if self == Self::Type {
+            query::<()>(redis, &[b"DEL", key])?;
+            return match (kind.as_str(), rng.bool()) {
+                ("hash" | "zset", true) => query(redis, &[b"SET", key, b"1"]),
+                ("hash", false) | ("string", true) => query(redis, &[b"ZADD", key, b"1", b"a"]),
+                _ => query(redis, &[b"HSET", key, b"a", b"b"]),
+            };
+        }
         match kind.as_str() {
+            "none" => {}
             "string" => {
-                let value = bytes(&[b"MGET", key]).concat();
-                redis.command_of_bytes(&[b"SET", key, &self.done_to(&value, rng), b"KEEPTTL"]);
+                let value: Vec<u8> = query(redis, &[b"GET", key])?;
+                query::<()>(redis, &[b"SET", key, &self.done_to(&value, rng), b"KEEPTTL"])?;
             }
             "hash" => {
-                let all = bytes(&[b"HGETALL", key]);
+                let all: Vec<Vec<u8>> = query(redis, &[b"HGETALL", key])?;
+                let pairs: Vec<_> = all.chunks(2).collect();
                 if self == Self::Missing {
-                    let pairs: Vec<_> = all.chunks(2).collect();
-                    redis.command_of_bytes(&[b"HDEL", key, &rng.choice(&pairs).unwrap()[0]]);
-                    return;
+                    let Some([field, _]) = rng.choice(&pairs) else { return Ok(()) };
+                    return query::<()>(redis, &[b"HDEL", key, field]);
                 }
-                for pair in all.chunks(2) {
-                    redis.command_of_bytes(&[b"HSET", key, &pair[0], &self.done_to(&pair[1], rng)]);
+                for pair in pairs {
+                    query::<()>(redis, &[b"HSET", key, &pair[0], &self.done_to(&pair[1], rng)])?;
                 }
             }
             "zset" => {
-                for member in bytes(&[b"ZRANGE", key, b"0", b"-1"]) {
-                    redis.command_of_bytes(&[b"ZADD", key, b"7", &self.done_to(&member, rng)]);
-                    redis.command_of_bytes(&[b"ZREM", key, &member]);
+                let members: Vec<Vec<u8>> = query(redis, &[b"ZRANGE", key, b"0", b"-1"])?;
+                for member in members {
+                    query::<()>(redis, &[b"ZADD", key, b"7", &self.done_to(&member, rng)])?;
+                    query::<()>(redis, &[b"ZREM", key, &member])?;
                 }
             }
             other => panic!("a new type, {other}: say here how it is damaged"),
         }
+        Ok(())
     }
+}
+
+/// Any command.
+fn query<T: FromRedisValue>(redis: &mut Connection, words: &[&[u8]]) -> RedisResult<T> {
+    let mut command = redis::Cmd::new();
+    for word in words {
+        command.arg(*word);
+    }
+    command.query(redis)
 }
 
 /// A proxy that had nothing in memory meets each kind of damage in each key.
@@ -110,8 +119,9 @@ async fn whoever_reads_it_first_answers_well_and_hits_again() {
             first.ask(&question.worded(0)).await;
         }
         let mut rng = Rng::with_seed(7);
+        let mut connection = redis.connection().unwrap();
         for key in redis.keys() {
-            damage.strike(&redis, &key, &mut rng);
+            damage.strike(&mut connection, &key, &mut rng).unwrap();
         }
         let second = replica(&upstream, &redis.url()).await;
         for proxy in [&second, &first] {
@@ -157,12 +167,11 @@ async fn everything_is_damaged_while_it_is_used() {
     let traffic = Traffic::start(&[&first, &second]).await;
     traffic.until_hits(100).await;
     let mut rng = Rng::with_seed(7);
+    let mut connection = redis.connection().unwrap();
     for damage in ALL.into_iter().cycle().take(2 * ALL.len()) {
         for key in redis.keys() {
-            // It may be gone since, or be another's by now.
-            if redis.command::<bool>(&["EXISTS", &key]) {
-                damage.strike(&redis, &key, &mut rng);
-            }
+            // What was changed by the proxies meanwhile has its turn another time.
+            let _ = damage.strike(&mut connection, &key, &mut rng);
         }
         traffic.until_hits(30).await;
     }
@@ -178,4 +187,63 @@ async fn everything_is_damaged_while_it_is_used() {
     let question = Question::numbered(Question::COUNT - 1);
     third.ask(&question.worded(0)).await;
     first.until_known(question).await;
+}
+
+/// Values that are whole and stand in the place of others, as after a restore gone wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_belongs_elsewhere_is_never_served() {
+    let (upstream, redis) = (upstream().await, redis().await);
+    let first = replica(&upstream, &redis.url()).await;
+    let second = replica(&upstream, &redis.url()).await;
+    let traffic = Traffic::start(&[&first, &second]).await;
+    for _ in 0..4 {
+        traffic.until_hits(50).await;
+        exchange_values(&redis);
+        traffic.until_hits(30).await;
+        for field in ["response", "query", "embedding", "metadata", "created_at", "seal"] {
+            exchange_fields(&redis, field);
+        }
+    }
+    let from = std::time::Instant::now();
+    traffic.until_hits(50).await;
+    let after = traffic.since(from);
+    traffic.stop().await.assert_all_right("whole values and single fields exchanged between keys");
+    assert!(after.semantic() > 0 && after.exact() > 0, "{after}");
+}
+
+/// Gives each entry and each index the value of another.
+fn exchange_values(redis: &Redis) {
+    let keys = redis.keys();
+    let mut redis = redis.connection().unwrap();
+    for kind in [":entry:", ":index:", ":hits:", ":credential:"] {
+        let keys: Vec<_> = keys.iter().filter(|key| key.contains(kind)).collect();
+        let values: Vec<Vec<u8>> = keys
+            .iter()
+            .map(|key| query(&mut redis, &[b"DUMP", key.as_bytes()]).unwrap_or_default())
+            .collect();
+        for (key, value) in keys.iter().zip(values.iter().cycle().skip(1)) {
+            if !value.is_empty() {
+                let words: [&[u8]; 5] = [b"RESTORE", key.as_bytes(), b"60000", value, b"REPLACE"];
+                query::<()>(&mut redis, &words).unwrap();
+            }
+        }
+    }
+}
+
+/// Gives each entry one field of another.
+fn exchange_fields(redis: &Redis, field: &str) {
+    let keys = redis.keys();
+    let mut redis = redis.connection().unwrap();
+    let keys: Vec<_> = keys.iter().filter(|key| key.contains(":entry:")).collect();
+    let values: Vec<Option<Vec<u8>>> = keys
+        .iter()
+        .map(|key| query(&mut redis, &[b"HGET", key.as_bytes(), field.as_bytes()]).unwrap_or_default())
+        .collect();
+    for (key, value) in keys.iter().zip(values.iter().cycle().skip(1)) {
+        if let Some(value) = value {
+            // A proxy may have removed what was damaged before, and a field alone is damage too.
+            let words: [&[u8]; 4] = [b"HSET", key.as_bytes(), field.as_bytes(), value];
+            query::<()>(&mut redis, &words).unwrap();
+        }
+    }
 }

@@ -195,6 +195,25 @@ async fn connections_that_break_lose_nothing() {
     stage.traffic.stop().await.assert_all_right("connections to Redis broken ten times");
 }
 
+/// What was asked for was given up when the answers come; they must be nobody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_come_late_are_nobodys() {
+    let redis = redis().await;
+    let stage = Stage::set(&redis).await;
+    let first = stage.proxies[0].address();
+    for _ in 0..15 {
+        stage.relay.set(Way::AnswersHeld);
+        let from = Instant::now();
+        until("requests give up waiting", async || stage.traffic.since(from).of(first).sent() > 10).await;
+        stage.relay.heal();
+        stage.proxies[0].until_store_is_ok().await;
+    }
+    stage.traffic.until_hits(20).await;
+    let report = stage.traffic.stop().await;
+    report.assert_all_right("answers of Redis held up and let go, 15 times");
+    assert!(report.of(first).longest() < Duration::from_secs(5), "{report}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_comes_and_goes_at_any_time() {
     let (upstream, redis) = (upstream().await, redis().await);

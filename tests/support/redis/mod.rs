@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use redis::{ConnectionLike, FromRedisValue, RedisResult, Value};
+use redis::{ConnectionLike, FromRedisValue, RedisResult};
 use tempfile::TempDir;
 
 pub use cluster::Cluster;
@@ -376,18 +376,6 @@ impl Redis {
             }
             cursor = next;
         }
-    }
-
-    /// Any command of words that need not be text.
-    pub fn command_of_bytes(&self, words: &[&[u8]]) -> Value {
-        let mut command = redis::Cmd::new();
-        for word in words {
-            command.arg(*word);
-        }
-        command.query(&mut self.connection().unwrap()).unwrap_or_else(|error| {
-            let words: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word)).collect();
-            panic!("{words:?}: {error}")
-        })
     }
 }
 
