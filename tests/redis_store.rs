@@ -397,3 +397,48 @@ async fn a_full_scope_lets_go_of_what_nobody_asks_for() {
     fresh.until_known(Question::numbered(0)).await;
     fresh.until_known(Question::numbered(3 * CAP - 1)).await;
 }
+
+/// How often each command was called since the last `CONFIG RESETSTAT`.
+fn calls(redis: &Redis) -> std::collections::BTreeMap<String, u64> {
+    let stats: String = redis.command(&["INFO", "commandstats"]);
+    let calls = stats.lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+    });
+    calls.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exact_hit_costs_one_command_and_a_popular_one_none() {
+    const HITS: u64 = 50;
+    let (upstream, redis) = (upstream().await, redis().await);
+    let prompt = Question::numbered(0).worded(0);
+    for hot in [false, true] {
+        let proxy = replica_with(&upstream, &redis.url(), |config| {
+            if !hot {
+                config.redis.hot_max_bytes = rejoinder::config::Bytes(0);
+            }
+        })
+        .await;
+        proxy.ask(&prompt).await;
+        proxy.until_served_by(Some("exact"), &prompt).await;
+        // The tier is in use once Redis tells of changes; what it has then it keeps.
+        let in_use = async || {
+            redis.command::<()>(&["CONFIG", "RESETSTAT"]);
+            proxy.ask(&prompt).await;
+            !calls(&redis).contains_key("hmget")
+        };
+        if hot {
+            until("it is kept in process", in_use).await;
+        }
+        redis.command::<()>(&["CONFIG", "RESETSTAT"]);
+        for _ in 0..HITS {
+            assert_eq!(proxy.ask(&prompt).await.layer(), Some("exact"));
+        }
+        let mut calls = calls(&redis);
+        let read = calls.remove("hmget").unwrap_or_default();
+        assert_eq!(read, if hot { 0 } else { HITS }, "hot tier: {hot}");
+        // What passes behind requests does not pass for each of them.
+        assert!(calls.values().all(|count| *count < HITS / 2), "hot tier: {hot}: {calls:?}");
+    }
+}
