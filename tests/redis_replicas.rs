@@ -214,6 +214,24 @@ async fn answers_that_come_late_are_nobodys() {
     assert!(report.of(first).longest() < Duration::from_secs(5), "{report}");
 }
 
+/// Slower than a command may take, and not so slow that connecting fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_answers_cost_hits_and_little_time() {
+    let redis = redis().await;
+    let stage = Stage::set(&redis).await;
+    let first = stage.proxies[0].address();
+    let from = Instant::now();
+    stage.relay.set(Way::Slow(Duration::from_millis(80)));
+    until("many requests", async || stage.traffic.since(from).of(first).sent() > 200).await;
+    let slow = stage.traffic.since(from).of(first);
+    println!("answers of Redis 80 ms late, at the replica concerned: {slow}");
+    stage.relay.heal();
+    stage.proxies[0].until_store_is_ok().await;
+    stage.traffic.until_hits(20).await;
+    stage.traffic.stop().await.assert_all_right("answers of Redis 80 ms late");
+    assert!(slow.longest() < Duration::from_secs(5), "{slow}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_comes_and_goes_at_any_time() {
     let (upstream, redis) = (upstream().await, redis().await);

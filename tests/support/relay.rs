@@ -1,6 +1,7 @@
 //! A relay between the proxy and a server behind it, by which tests cut, hold up and heal the way between them.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -20,6 +21,8 @@ pub enum Way {
     AnswersHeld,
     /// Nothing passes in either direction; connections stay open, and new ones are accepted.
     Held,
+    /// What the server sends passes this much later.
+    Slow(Duration),
     /// All connections are closed, and new ones at once.
     Cut,
 }
@@ -101,25 +104,35 @@ async fn relay(client: TcpStream, target: SocketAddr, way: watch::Receiver<Way>)
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let requests =
-        copy(from_client, to_server, way.clone(), |way| matches!(way, Way::RequestsHeld | Way::Held));
-    let answers = copy(from_server, to_client, way, |way| matches!(way, Way::AnswersHeld | Way::Held));
+    let requests = copy(from_client, to_server, way.clone(), |way| match way {
+        Way::RequestsHeld | Way::Held => None,
+        _ => Some(Duration::ZERO),
+    });
+    let answers = copy(from_server, to_client, way, |way| match way {
+        Way::AnswersHeld | Way::Held => None,
+        Way::Slow(delay) => Some(delay),
+        _ => Some(Duration::ZERO),
+    });
     tokio::select! {
         () = requests => {}
         () = answers => {}
     }
 }
 
-/// Copies until either side ends or fails; waits where the way is held.
+/// Copies until either side ends or fails, each piece after a delay; waits where there is none because nothing passes.
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut way: watch::Receiver<Way>,
-    held: impl Fn(Way) -> bool,
+    delay: impl Fn(Way) -> Option<Duration>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        if way.wait_for(|way| !held(*way)).await.is_err() || to.write_all(&buffer[..read]).await.is_err() {
+        let Ok(now) = way.wait_for(|way| delay(*way).is_some()).await.map(|way| *way) else { return };
+        if let Some(delay) = delay(now).filter(|delay| !delay.is_zero()) {
+            tokio::time::sleep(delay).await;
+        }
+        if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
     }
