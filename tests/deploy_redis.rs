@@ -88,7 +88,7 @@ async fn redis_lets_rejoinder_do_what_it_needs_with_its_own_keys() {
     }
 }
 
-/// The list that tests/redis_store.rs finds to be enough and not too much.
+/// The list that `tests/redis_store.rs` finds to be enough and not too much.
 #[test]
 fn the_rights_are_those_that_the_architecture_lists() {
     let rights = |text: &str| {
