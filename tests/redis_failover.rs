@@ -22,8 +22,7 @@ const BOUNDED: Duration = Duration::from_secs(5);
 async fn share(proxies: [&Proxy; 2], number: usize) {
     for (one, other) in [(0, 1), (1, 0)] {
         let question = Question::numbered(Question::COUNT - 1 - number * 2 - one);
-        proxies[one].ask(&question.worded(0)).await;
-        proxies[other].until_known(question).await;
+        proxies[one].until_shared_with(proxies[other], question).await;
     }
 }
 
@@ -106,4 +105,31 @@ async fn a_cluster_loses_a_master_under_load() {
     let report = traffic.stop().await;
     report.assert_all_right("Cluster of three masters: one killed, its replica in its place");
     assert!(report.between(killed, Instant::now()).longest() < BOUNDED, "{report}");
+}
+
+/// A master that does not answer, without a word that it is gone, takes the others' keys not along; and its own are
+/// back when its replica has taken its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_goes_on_beside_a_master_that_does_not_answer() {
+    let upstream = upstream().await;
+    let redis = Cluster::start().await;
+    let proxies = [replica(&upstream, &redis.url()).await, replica(&upstream, &redis.url()).await];
+    let both = [&proxies[0], &proxies[1]];
+    let traffic = Traffic::start(&both).await;
+    traffic.until_hits(100).await;
+    let paused = Instant::now();
+    redis.nodes[0].pause();
+    support::redis::until("the replica takes over", async || redis.nodes[3].info("role") == "master").await;
+    for number in 0..3 {
+        share(both, number).await;
+    }
+    let report = traffic.since(paused);
+    assert!(report.hits() > 0, "{report}");
+    redis.nodes[0].resume();
+    support::redis::until("it is a replica", async || redis.nodes[0].info("role") == "slave").await;
+    traffic.until_hits(50).await;
+    share(both, 3).await;
+    let report = traffic.stop().await;
+    report.assert_all_right("Cluster of three masters: one stopped, replaced, and back again");
+    assert!(report.between(paused, Instant::now()).longest() < BOUNDED, "{report}");
 }

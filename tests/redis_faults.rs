@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rejoinder::simulated::Simulated;
 use support::redis::{Redis, RedisOptions, Shared, redis, replica, until};
 use support::traffic::Question;
-use support::{Proxy, Report, Traffic, text_of, upstream};
+use support::{Proxy, Report, Traffic, upstream};
 
 /// Two proxies over one Redis, and clients that ask both.
 struct Stage {
@@ -59,10 +59,7 @@ impl Stage {
         let [first, second] = &self.proxies;
         for (number, (one, other)) in [(first, second), (second, first)].into_iter().enumerate() {
             let question = Question::numbered(Question::COUNT - 1 - number);
-            let own = one.ask(&question.worded(0)).await;
-            other.until_known(question).await;
-            let hit = other.ask(&question.worded(1)).await;
-            assert_eq!(text_of(&hit.json()), text_of(&own.json()));
+            one.until_shared_with(other, question).await;
         }
     }
 
@@ -112,8 +109,7 @@ async fn killed_and_started_again_with_its_file() {
     let mut redis = RedisOptions::default().append_only().start().await;
     let stage = Stage::set(&redis).await;
     let question = Question::numbered(Question::COUNT - 10);
-    stage.proxies[0].ask(&question.worded(0)).await;
-    stage.proxies[1].until_known(question).await;
+    stage.proxies[0].until_shared_with(&stage.proxies[1], question).await;
     redis.kill();
     stage.until_noticed().await;
     redis.restart().await;
@@ -130,8 +126,7 @@ async fn full_and_told_to_evict_nothing() {
     let redis = RedisOptions::default().memory(0, "noeviction").start().await;
     let stage = Stage::set(&redis).await;
     let known = Question::numbered(Question::COUNT - 10);
-    stage.proxies[0].ask(&known.worded(0)).await;
-    stage.proxies[1].until_known(known).await;
+    stage.proxies[0].until_shared_with(&stage.proxies[1], known).await;
     redis.set_maxmemory(1);
     let refused = Question::numbered(Question::COUNT - 11);
     stage.proxies[0].ask(&refused.worded(0)).await;
@@ -163,8 +158,7 @@ async fn emptied_while_it_is_used() {
     let stage = Stage::set(&redis).await;
     for _ in 0..3 {
         let question = Question::numbered(Question::COUNT - 10);
-        stage.proxies[0].ask(&question.worded(0)).await;
-        stage.proxies[1].until_known(question).await;
+        stage.proxies[0].until_shared_with(&stage.proxies[1], question).await;
         redis.flush_all();
         for proxy in &stage.proxies {
             proxy.until_unknown(question).await;
@@ -197,8 +191,7 @@ async fn read_only_with_all_that_was_there() {
     let redis = redis().await;
     let stage = Stage::set(&redis).await;
     let known = Question::numbered(Question::COUNT - 10);
-    stage.proxies[0].ask(&known.worded(0)).await;
-    stage.proxies[1].until_known(known).await;
+    stage.proxies[0].until_shared_with(&stage.proxies[1], known).await;
     // Nobody listens there.
     let nobody = support::redis::free_port().to_string();
     redis.command::<()>(&["REPLICAOF", "127.0.0.1", &nobody]);

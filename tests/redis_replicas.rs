@@ -13,7 +13,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::redis::{Redis, Shared, redis, replica, until};
+use support::redis::{Redis, Shared, patient_replica, redis, replica, until};
 use support::relay::{Relay, Way};
 use support::traffic::Question;
 use support::{Proxy, Traffic, text_of, upstream};
@@ -28,7 +28,7 @@ async fn what_one_stores_or_takes_out_the_others_hear_of() {
     let (upstream, redis) = (upstream().await, redis().await);
     let mut proxies = Vec::new();
     for _ in 0..3 {
-        proxies.push(replica(&upstream, &redis.url()).await);
+        proxies.push(patient_replica(&upstream, &redis.url()).await);
     }
     let traffic = Traffic::start(&proxies.iter().collect::<Vec<_>>()).await;
     traffic.until_hits(50).await;
@@ -62,7 +62,8 @@ async fn what_one_stores_or_takes_out_the_others_hear_of() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_replaces_the_others_serve_anew() {
     let (upstream, redis) = (upstream().await, redis().await);
-    let (first, second) = (replica(&upstream, &redis.url()).await, replica(&upstream, &redis.url()).await);
+    let (first, second) =
+        (patient_replica(&upstream, &redis.url()).await, patient_replica(&upstream, &redis.url()).await);
     let prompt = spare(0).worded(0);
     let body = json!({"model": "llama3.2", "messages": [{"role": "user", "content": prompt}]});
     first.ask(&prompt).await;
@@ -91,7 +92,8 @@ async fn what_one_replaces_the_others_serve_anew() {
 async fn it_takes_no_time_worth_speaking_of() {
     const COUNT: usize = 200;
     let (upstream, redis) = (upstream().await, redis().await);
-    let (first, second) = (replica(&upstream, &redis.url()).await, replica(&upstream, &redis.url()).await);
+    let (first, second) =
+        (patient_replica(&upstream, &redis.url()).await, patient_replica(&upstream, &redis.url()).await);
     // The second has the scope loaded.
     first.ask(&spare(0).worded(0)).await;
     second.until_known(spare(0)).await;
@@ -130,7 +132,7 @@ impl Stage {
         let far = format!("redis://{}", relay.address());
         let mut proxies = vec![replica(&upstream, &far).await];
         for _ in 0..2 {
-            proxies.push(replica(&upstream, &redis.url()).await);
+            proxies.push(patient_replica(&upstream, &redis.url()).await);
         }
         let traffic = Traffic::start(&proxies.iter().collect::<Vec<_>>()).await;
         traffic.until_hits(50).await;
@@ -141,16 +143,14 @@ impl Stage {
     /// should know once the way is open again.
     async fn part(&self, way: Way, number: usize) {
         let (deleted, stored) = (spare(2 * number), spare(2 * number + 1));
-        self.proxies[0].ask(&deleted.worded(0)).await;
         for proxy in &self.proxies {
-            proxy.until_known(deleted).await;
+            self.proxies[0].until_shared_with(proxy, deleted).await;
             proxy.ask(&deleted.worded(0)).await;
         }
         self.relay.set(way);
         self.proxies[1].delete(&deleted.worded(0)).await;
         self.proxies[2].until_unknown(deleted).await;
-        self.proxies[2].ask(&stored.worded(0)).await;
-        self.proxies[1].until_known(stored).await;
+        self.proxies[2].until_shared_with(&self.proxies[1], stored).await;
         until("it is noticed", async || self.proxies[0].store_state().await != "ok").await;
         // The others go on as if nothing were.
         self.traffic.until_hits(20).await;
@@ -235,8 +235,8 @@ async fn slow_answers_cost_hits_and_little_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_comes_and_goes_at_any_time() {
     let (upstream, redis) = (upstream().await, redis().await);
-    let stays = replica(&upstream, &redis.url()).await;
-    let mut goes = replica(&upstream, &redis.url()).await;
+    let stays = patient_replica(&upstream, &redis.url()).await;
+    let mut goes = patient_replica(&upstream, &redis.url()).await;
     let traffic = Traffic::start(&[&stays, &goes]).await;
     traffic.until_hits(50).await;
     for number in 0..3 {
@@ -247,7 +247,7 @@ async fn a_replica_comes_and_goes_at_any_time() {
         goes.shutdown().await;
         stays.delete(&before.worded(0)).await;
         stays.ask(&after.worded(0)).await;
-        goes = replica(&upstream, &redis.url()).await;
+        goes = patient_replica(&upstream, &redis.url()).await;
         goes.until_known(after).await;
         goes.until_unknown(before).await;
         traffic.with(&goes);
@@ -262,8 +262,11 @@ async fn replicas_agree_on_one_secret() {
     let (upstream, redis) = (upstream().await, redis().await);
     let url = redis.url();
     let mut proxies: Vec<Proxy> = Vec::new();
-    let (a, b, c) =
-        tokio::join!(replica(&upstream, &url), replica(&upstream, &url), replica(&upstream, &url));
+    let (a, b, c) = tokio::join!(
+        patient_replica(&upstream, &url),
+        patient_replica(&upstream, &url),
+        patient_replica(&upstream, &url)
+    );
     proxies.extend([a, b, c]);
     for (number, proxy) in proxies.iter().enumerate() {
         proxy.ask(&spare(number).worded(0)).await;
@@ -276,7 +279,7 @@ async fn replicas_agree_on_one_secret() {
         proxy.until_unknown(spare(0)).await;
     }
     // Those that run have the secret; one that starts must come to the same.
-    proxies.push(replica(&upstream, &url).await);
+    proxies.push(patient_replica(&upstream, &url).await);
     for (number, proxy) in proxies.iter().enumerate() {
         let question = spare(10 + number);
         until("all share again", async || {

@@ -12,7 +12,10 @@ mod support;
 
 use rejoinder::config::{Config, EmbedderKind, Secret};
 use serde_json::json;
-use support::redis::{Redis, RedisOptions, Shared, redis, replica, replica_with, until};
+use support::redis::{
+    Redis, RedisOptions, Shared, patient_replica as replica, patient_replica_with as replica_with, redis,
+    until,
+};
 use support::traffic::Question;
 use support::{Ask, Proxy, text_of, upstream};
 

@@ -392,10 +392,8 @@ impl Cache {
     }
 
     /// Takes an entry out that turned out to be of no use.
-    pub async fn discard(&self, hit: &Hit) -> Miss {
-        if let Err(error) = self.store.remove(&hit.entry.key.id()).await {
-            warn!(%error, "an entry of no use was not removed");
-        }
+    pub fn discard(&self, hit: &Hit) -> Miss {
+        self.store.discard(&hit.entry.key);
         Miss::because(MissReason::Poisoned)
     }
 

@@ -205,7 +205,7 @@ impl Proxy {
 
     async fn exact(&self, prepared: &Prepared) -> Result<Served, Miss> {
         let hit = self.cache.exact(&prepared.query, SystemTime::now()).await?;
-        self.serve(prepared, hit).await
+        self.serve(prepared, hit)
     }
 
     async fn semantic(
@@ -216,7 +216,7 @@ impl Proxy {
     ) -> Result<Served, Miss> {
         let started = Instant::now();
         let found = match self.cache.semantic(&prepared.query, SystemTime::now()).await {
-            Ok(hit) => self.serve(prepared, hit).await,
+            Ok(hit) => self.serve(prepared, hit),
             Err(miss) => Err(miss),
         };
         timings.semantic = Some(started.elapsed());
@@ -224,7 +224,7 @@ impl Proxy {
     }
 
     /// Lays a hit out. An entry that cannot be is as good as none, and goes.
-    async fn serve(&self, prepared: &Prepared, hit: Hit) -> Result<Served, Miss> {
+    fn serve(&self, prepared: &Prepared, hit: Hit) -> Result<Served, Miss> {
         match self.layouts.of(&hit.entry, prepared.form) {
             Ok(template) => {
                 let body = template.render(&prepared.echo, SystemTime::now());
@@ -232,7 +232,7 @@ impl Proxy {
             }
             Err(error) => {
                 warn!(entry = %hit.entry.key.id(), %error, "a stored reply cannot be replayed; removing it");
-                Err(self.cache.discard(&hit).await)
+                Err(self.cache.discard(&hit))
             }
         }
     }
@@ -301,7 +301,7 @@ impl Proxy {
             |outcome: &Outcome| Outcome { collapsed: true, stored: false, timings, ..outcome.clone() };
         let Some(head) = reader.head().await else { return Followed::Abandoned };
         match head.as_ref() {
-            Head::Hit(hit) => match self.serve(prepared, hit.clone()).await {
+            Head::Hit(hit) => match self.serve(prepared, hit.clone()) {
                 Ok(served) => Followed::Answer(Box::new(Ok(served.answer(timings)))),
                 Err(_) => Followed::Abandoned,
             },

@@ -145,6 +145,14 @@ impl Store {
         }
     }
 
+    /// Takes out an entry that turned out to be of no use, without holding the request up.
+    pub fn discard(&self, key: &Key) {
+        match self {
+            Self::Embedded(store) => _ = store.remove(&key.id()),
+            Self::Redis(store) => store.discard(key),
+        }
+    }
+
     /// Counts a hit, which also tells that the entry is used and worth keeping. Free of cost to forget: a
     /// replaced or evicted entry takes its count along.
     pub fn record_hit(&self, key: &Key) {

@@ -50,12 +50,9 @@ impl Core {
         removal.cmd("ZREM").arg(self.names.unplaced(id.tag())).arg(id.0.as_slice());
         removal.cmd("HDEL").arg(self.names.hits(id.tag())).arg(id.0.as_slice());
         let answers = self.link.ask_all(&removal).await?;
-        self.hot.forget(id);
-        if let Some(loaded) = partition.and_then(|partition| self.partitions.get(&partition)) {
-            self.partitions.remove(&loaded, id);
-        }
+        self.forget(id, partition.as_ref());
         match answers.into_iter().next() {
-            Some(Value::ServerError(error)) => Err(StoreError::Refused(error.to_string())),
+            Some(Value::ServerError(error)) => Err(StoreError::Refused(error.code().to_owned())),
             Some(Value::Int(removed)) => Ok(removed > 0),
             _ => Ok(false),
         }

@@ -1,7 +1,6 @@
 //! What the parts of the store in Redis share: the connection, the names, the tiers in process, the counters;
 //! and how an entry is read, and a partition kept the same as its index.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,22 +15,37 @@ use super::super::index::Index;
 use super::hot::Hot;
 use super::link::{Link, LinkError};
 use super::names::Names;
-use super::partitions::{Loaded, News, Partitions, Version};
+use super::partitions::{Listing, Loaded, News, Partitions, Version};
 use super::record::{self, Damage, Row, Seal, Values};
 use super::scripts::{Call, Scripts};
 
 /// Members asked for at once where an index has news.
 const NEWS: usize = 1024;
 
-/// Rows read in one round trip. The first so many of a partition are waited for, the rest follows behind.
-const ROWS: usize = 256;
+/// Members listed in one round trip. The first so many of a partition are waited for, the rest follows behind.
+const PAGE: usize = 256;
+
+/// Rows read in one round trip: few, since other requests' answers wait behind theirs.
+const ROWS: usize = 64;
 
 /// Partitions that are read behind requests at once, so that a replica that starts does not ask Redis for
 /// everything in one moment.
 const READERS: usize = 2;
 
+/// Whole numbers from here on are not exact as scores: no script of ours gives one.
+const LARGEST: f64 = 9_007_199_254_740_992.0;
+
 /// A member of an index, and its version.
 type Member = (EntryId, Version);
+
+/// Whether a request waits.
+#[derive(Debug, Clone, Copy)]
+enum Haste {
+    /// It does.
+    Asked,
+    /// Nobody does.
+    Behind,
+}
 
 /// See the module.
 pub(super) struct Core {
@@ -122,6 +136,14 @@ impl Core {
         Ok(Some(entry))
     }
 
+    /// Takes an entry out of this process.
+    pub(super) fn forget(&self, id: &EntryId, partition: Option<&Partition>) {
+        self.hot.forget(id);
+        if let Some(loaded) = partition.and_then(|partition| self.partitions.get(partition)) {
+            self.partitions.remove(&loaded, id);
+        }
+    }
+
     /// Removes what cannot be used.
     async fn discard(&self, name: &str, damage: &Damage) -> Result<(), StoreError> {
         self.damaged.fetch_add(1, Ordering::Relaxed);
@@ -136,102 +158,123 @@ impl Core {
     /// a search after it, in a large partition that is not read yet a little later.
     pub(super) async fn refresh(self: &Arc<Self>, partition: &Partition) -> Result<(), StoreError> {
         let loaded = self.partitions.open(partition);
-        while let Some(since) = loaded.since() {
+        loop {
+            let Some(since) = loaded.since() else {
+                if self.list(&loaded).await? {
+                    return Ok(());
+                }
+                // Another listed it, perhaps before what is asked for came in.
+                continue;
+            };
             let members = match self.members_since(partition, since).await {
                 Ok(members) => members,
                 Err(error) if error.is_wrong_type() => return self.drop_index(&loaded).await,
                 Err(error) => return Err(error.into()),
             };
             match loaded.compare(since, &members) {
+                News::Again => {}
+                // So much is read sooner by a listing, the newest first and most of it behind the request.
+                _ if members.len() == NEWS => loaded.distrust(),
                 News::Lost => loaded.distrust(),
                 News::Unknown(unknown) => {
                     if !unknown.is_empty() {
                         let _reading = loaded.reading.lock().await;
                         // Whoever read before us may have read the same.
                         let unknown = loaded.lacking(&unknown);
-                        self.read_rows(&loaded, &unknown).await?;
+                        self.read_rows(&loaded, &unknown, Haste::Asked).await?;
                     }
-                    loaded.note(&members, false);
-                    if members.len() < NEWS {
-                        return Ok(());
-                    }
+                    loaded.note(&members);
+                    return Ok(());
                 }
             }
         }
-        self.list(&loaded).await
     }
 
     /// Lists all members of an index, newest first, and reads those that are not in memory: the newest at once,
-    /// the others behind the request.
-    async fn list(self: &Arc<Self>, loaded: &Arc<Loaded>) -> Result<(), StoreError> {
+    /// the others behind the request. `false` where another had listed them meanwhile.
+    async fn list(self: &Arc<Self>, loaded: &Arc<Loaded>) -> Result<bool, StoreError> {
         let reading = loaded.reading.lock().await;
         if loaded.since().is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let newest = match self.members_below(&loaded.partition, None).await {
             Ok(newest) => newest,
-            Err(error) if error.is_wrong_type() => return self.drop_index(loaded).await,
+            Err(error) if error.is_wrong_type() => {
+                self.drop_index(loaded).await?;
+                return Ok(true);
+            }
             Err(error) => return Err(error.into()),
         };
-        self.read_rows(loaded, &loaded.lacking(&newest)).await?;
+        self.read_rows(loaded, &loaded.lacking(&newest), Haste::Asked).await?;
         let mut ascending = newest.clone();
         ascending.reverse();
-        loaded.note(&ascending, true);
-        let mut seen: HashSet<_> = newest.iter().map(|(id, _)| *id).collect();
-        let Some((_, last)) = newest.last().copied().filter(|_| newest.len() == ROWS) else {
-            self.partitions.keep_only(loaded, &seen);
-            return Ok(());
+        let mut listing = Listing {
+            number: loaded.listed(&ascending),
+            upto: newest.first().map_or(0, |(_, version)| *version),
+            seen: newest.iter().map(|(id, _)| *id).collect(),
+        };
+        let Some((_, last)) = newest.last().copied().filter(|_| newest.len() == PAGE) else {
+            self.partitions.keep_only(loaded, &listing);
+            return Ok(true);
         };
         drop(reading);
         let (core, loaded) = (Arc::clone(self), Arc::clone(loaded));
         tokio::spawn(async move {
-            if let Err(error) = core.list_rest(&loaded, last, &mut seen).await {
+            if let Err(error) = core.list_rest(&loaded, last, &mut listing).await {
                 debug!(%error, "a partition was not read whole; it is begun anew when it is asked for");
                 loaded.distrust();
             }
         });
-        Ok(())
+        Ok(true)
     }
 
     async fn list_rest(
         &self,
         loaded: &Loaded,
         mut last: Version,
-        seen: &mut HashSet<EntryId>,
+        listing: &mut Listing,
     ) -> Result<(), StoreError> {
         // It is never closed.
         let _permit = self.readers.acquire().await.map_err(|_| StoreError::Closed)?;
         loop {
             let members = self.members_below(&loaded.partition, Some(last)).await?;
-            self.read_rows(loaded, &loaded.lacking(&members)).await?;
-            seen.extend(members.iter().map(|(id, _)| *id));
+            self.read_rows(loaded, &loaded.lacking(&members), Haste::Behind).await?;
+            listing.seen.extend(members.iter().map(|(id, _)| *id));
             match members.last() {
-                Some((_, version)) if members.len() == ROWS => last = *version,
+                Some((_, version)) if members.len() == PAGE => last = *version,
                 _ => break,
             }
         }
-        self.partitions.keep_only(loaded, seen);
+        self.partitions.keep_only(loaded, listing);
         Ok(())
     }
 
     /// Reads entries of a partition and places them.
-    async fn read_rows(&self, loaded: &Loaded, members: &[Member]) -> Result<(), StoreError> {
+    async fn read_rows(&self, loaded: &Loaded, members: &[Member], haste: Haste) -> Result<(), StoreError> {
         for members in members.chunks(ROWS) {
             let mut pipeline = redis::Pipeline::with_capacity(members.len());
             for (id, _) in members {
                 pipeline.cmd("HMGET").arg(self.names.entry(id)).arg(&record::ROW_FIELDS);
             }
-            let answers = self.link.ask_all(&pipeline).await?;
-            let mut gone = Vec::new();
+            let answers = match haste {
+                Haste::Asked => self.link.ask_all(&pipeline).await?,
+                Haste::Behind => self.link.ask_all_patiently(&pipeline).await?,
+            };
+            let (mut gone, mut damaged) = (Vec::new(), redis::Pipeline::new());
             for ((id, version), answer) in members.iter().zip(answers) {
                 match self.row(&loaded.partition, id, answer)? {
                     Ok(Some(row)) => _ = self.partitions.insert(loaded, *version, row),
                     Ok(None) => gone.push(*id),
                     Err(damage) => {
-                        self.discard(&self.names.entry(id), &damage).await?;
+                        debug!(%damage, "an entry in Redis is of no use; removing it");
+                        damaged.cmd("UNLINK").arg(self.names.entry(id));
                         gone.push(*id);
                     }
                 }
+            }
+            if !damaged.is_empty() {
+                self.damaged.fetch_add(damaged.len() as u64, Ordering::Relaxed);
+                self.link.ask_all(&damaged).await?;
             }
             for id in &gone {
                 self.partitions.remove(loaded, id);
@@ -250,7 +293,7 @@ impl Core {
         if let Value::ServerError(error) = &answer
             && error.code() != "WRONGTYPE"
         {
-            return Err(StoreError::Refused(error.to_string()));
+            return Err(StoreError::Refused(error.code().to_owned()));
         }
         let row = values(answer).and_then(|values| self.seal.read().read_row(partition, values));
         Ok(match row {
@@ -268,11 +311,19 @@ impl Core {
     }
 
     /// Takes members out of an index whose entries are gone, or have no embedding any more, and only those.
-    pub(super) async fn tidy(&self, index: &str, field: &str, ids: &[EntryId]) -> Result<(), LinkError> {
+    /// `partition` is that of the index, `None` for the entries without an embedding.
+    pub(super) async fn tidy(
+        &self,
+        index: &str,
+        partition: Option<&Partition>,
+        ids: &[EntryId],
+    ) -> Result<(), LinkError> {
         for ids in ids.chunks(ROWS) {
             let Some(first) = ids.first() else { continue };
-            let mut call =
-                Call::default().key(index.to_owned()).key(self.names.hits(first.tag())).argument(field);
+            let mut call = Call::default()
+                .key(index.to_owned())
+                .key(self.names.hits(first.tag()))
+                .argument(partition.map_or(&[][..], |partition| &partition.0));
             for id in ids {
                 call = call.key(self.names.entry(id)).argument(id.0);
             }
@@ -284,8 +335,7 @@ impl Core {
     /// An index that is none is removed; its entries are found by their keys alone.
     async fn drop_index(&self, loaded: &Loaded) -> Result<(), StoreError> {
         self.discard(&self.names.index(&loaded.partition), &Damage::Broken).await?;
-        self.partitions.keep_only(loaded, &HashSet::new());
-        loaded.distrust();
+        self.partitions.empty(loaded);
         Ok(())
     }
 
@@ -309,7 +359,7 @@ impl Core {
             Some(version) => cmd.arg(format!("({version}")),
             None => cmd.arg("+inf"),
         };
-        cmd.arg("-inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(ROWS);
+        cmd.arg("-inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(PAGE);
         self.link.ask::<Value>(&cmd).await.map(members)
     }
 }
@@ -352,10 +402,11 @@ fn version(score: &Value) -> Option<Version> {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a whole number below 2⁵³ by the script that wrote it; anything else is saturated"
+            reason = "a whole number below 2⁵³ by the script that wrote it"
         )]
-        Value::Double(score) => Some(*score as Version),
-        Value::BulkString(score) => record::number(score),
+        Value::Double(score) if *score < LARGEST => Some(*score as Version),
+        // RESP2 writes it out.
+        Value::BulkString(score) => record::number(score).filter(|version| *version < 1 << 53),
         _ => None,
     }
 }

@@ -74,9 +74,9 @@ impl Dialler {
                 .map_err(|source| OpenError::Io { action: "read", path: path.clone(), source })
         });
         let certificates = certificates.transpose()?;
-        let mut login = RedisConnectionInfo::default()
-            .set_db(i64::from(url.database))
-            .set_lib_name("rejoinder", env!("CARGO_PKG_VERSION"));
+        // A user with no more rights than are needed may not name the library, and each refusal fills the server's log.
+        let mut login =
+            RedisConnectionInfo::default().set_db(i64::from(url.database)).set_skip_set_lib_name();
         if let Some(username) = &url.username {
             login = login.set_username(username);
         }
@@ -92,7 +92,10 @@ impl Dialler {
                 let client =
                     sentinel(url, sentinels.iter().map(address).collect(), master, certificates.as_ref())
                         .map_err(|error| {
-                            OpenError::Redis(format!("the sentinels' settings cannot be used: {error}"))
+                            OpenError::Redis(format!(
+                                "the sentinels' settings cannot be used: {}",
+                                error.category()
+                            ))
                         })?;
                 Dial::Sentinel(Box::new(Mutex::new(client)))
             }
@@ -112,7 +115,7 @@ impl Dialler {
     pub(super) async fn dial(&self) -> Result<Dialled, RedisError> {
         let dialled = self.dial_once().await;
         match &dialled {
-            Err(error) if error.kind() == ErrorKind::RESP3NotSupported && !self.is_old_protocol() => {
+            Err(error) if is_old_protocol(error) && !self.is_old_protocol() => {
                 self.old_protocol.store(true, Ordering::Relaxed);
                 self.dial_once().await
             }
@@ -180,7 +183,8 @@ impl Dialler {
         let infos = nodes.iter().map(|node| self.info(node.clone())).collect::<Result<Vec<_>, _>>()?;
         let mut builder = ClusterClientBuilder::new(infos)
             .connection_timeout(self.connect_timeout)
-            .response_timeout(self.command_timeout)
+            // Half of what a command has in all, so that there is time for another node.
+            .response_timeout(self.command_timeout / 2)
             .use_protocol(self.protocol())
             .retries(3)
             .min_retry_wait(1)
@@ -216,6 +220,12 @@ impl Dialler {
     fn protocol(&self) -> ProtocolVersion {
         if self.is_old_protocol() { ProtocolVersion::RESP2 } else { ProtocolVersion::RESP3 }
     }
+}
+
+/// Whether the server knows no `HELLO`, in any of the words that servers have for that.
+fn is_old_protocol(error: &RedisError) -> bool {
+    let unknown = |detail: &str| detail.contains("unknown command") && detail.contains("HELLO");
+    error.kind() == ErrorKind::RESP3NotSupported || error.detail().is_some_and(unknown)
 }
 
 /// What stands for a try that took too long.

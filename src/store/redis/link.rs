@@ -3,10 +3,14 @@
 //! A circuit breaker by construction: after [`FAILURES`] commands in a row that failed for want of an answer the
 //! connection is given up, and until a new one has been made (with back-off and jitter, so that replicas do not
 //! come back all at once) every command fails at once. The handshake of the new connection is the trial.
+//!
+//! In a cluster one master that does not answer must not take the others' keys along: there each range of slots has a
+//! breaker of its own, and while one is open the cluster is asked anew who serves which slots.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use redis::aio::ConnectionLike;
@@ -17,9 +21,18 @@ use tracing::{debug, info, warn};
 use super::super::{StoreError, StoreState};
 use super::dial::{Connection, Dialler, timed_out};
 use super::scripts::{Call, Script};
+use crate::breaker::{Breaker, BreakerSettings, Permit};
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 
 /// Commands in a row without an answer after which the connection is given up.
 const FAILURES: u32 = 3;
+
+/// Slots of a cluster, and the ranges of them that have a breaker each.
+const SLOTS: u16 = 16_384;
+const RANGES: usize = 16;
+
+/// How many times as long as one for which somebody waits an answer may take for which nobody does.
+const PATIENCE: u32 = 20;
 
 /// How often the connection is tried out, so that an idle one that died is noticed.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -40,6 +53,10 @@ struct Shared {
     epoch: watch::Sender<Option<u64>>,
     failures: AtomicU32,
     give_up: Notify,
+    /// One for each range of a cluster's slots; none otherwise.
+    ranges: Vec<Breaker>,
+    /// A range of slots does not answer: the cluster may have another master for it.
+    stale: AtomicBool,
     /// What is wrong, for people.
     trouble: Mutex<Option<String>>,
     outages: AtomicU64,
@@ -61,7 +78,7 @@ pub(super) enum LinkError {
     #[error("{0}")]
     Unavailable(String),
     /// Redis answered with an error.
-    #[error(transparent)]
+    #[error("{}", shown(.0))]
     Refused(RedisError),
 }
 
@@ -69,7 +86,7 @@ impl From<LinkError> for StoreError {
     fn from(error: LinkError) -> Self {
         match error {
             LinkError::Unavailable(reason) => Self::Unavailable(reason),
-            LinkError::Refused(error) => Self::Refused(error.to_string()),
+            LinkError::Refused(error) => Self::Refused(shown(&error)),
         }
     }
 }
@@ -89,8 +106,11 @@ impl LinkError {
 impl Link {
     /// A link that is down until [`Link::keep`] runs.
     pub(super) fn new(dialler: Dialler, command_timeout: Duration) -> Self {
+        let ranges = if dialler.is_cluster() { RANGES } else { 0 };
         Self(Arc::new(Shared {
             dialler,
+            ranges: (0..ranges).map(|_| Breaker::new(range_settings())).collect(),
+            stale: AtomicBool::new(false),
             command_timeout,
             current: RwLock::new(None),
             epoch: watch::Sender::new(None),
@@ -143,18 +163,59 @@ impl Link {
     /// Asks Redis one thing.
     pub(super) async fn ask<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, LinkError> {
         let mut current = self.current()?;
+        let range = self.admit(cmd)?;
         let answer =
             tokio::time::timeout(self.0.command_timeout, cmd.query_async(&mut current.connection)).await;
-        self.judge(answer.unwrap_or_else(|_| Err(timed_out())), current.epoch)
+        self.judge(answer.unwrap_or_else(|_| Err(timed_out())), current.epoch, range)
     }
 
     /// Asks Redis several things of one slot in one round trip. An answer may be an error of its own
     /// ([`Value::ServerError`]).
     pub(super) async fn ask_all(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
         let mut current = self.current()?;
+        let Some(first) = pipeline.cmd_iter().next() else { return Ok(Vec::new()) };
+        let range = self.admit(first)?;
         let asked = current.connection.req_packed_commands(pipeline, 0, pipeline.len());
         let answer = tokio::time::timeout(self.0.command_timeout, asked).await;
-        self.judge(answer.unwrap_or_else(|_| Err(timed_out())), current.epoch)
+        self.judge(answer.unwrap_or_else(|_| Err(timed_out())), current.epoch, range)
+    }
+
+    /// As [`Link::ask_all`], for what nobody waits for: an answer may take [`Link::patience`], and a late one says
+    /// nothing of the connection.
+    pub(super) async fn ask_all_patiently(&self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
+        let mut current = self.current()?;
+        let asked = current.connection.req_packed_commands(pipeline, 0, pipeline.len());
+        let answer = tokio::time::timeout(self.patience(), asked).await;
+        self.judge_node(answer.unwrap_or_else(|_| Err(timed_out())), current.epoch)
+    }
+
+    /// How long an answer may take that nobody waits for.
+    pub(super) fn patience(&self) -> Duration {
+        self.0.command_timeout * PATIENCE
+    }
+
+    /// Leave to ask for a key of a cluster: `None` where there is no cluster, or the command has no key.
+    fn admit(&self, cmd: &Cmd) -> Result<Option<Permit<'_>>, LinkError> {
+        let Some(breaker) = self.range_of(cmd) else { return Ok(None) };
+        let silent = || LinkError::Unavailable("the master of this key does not answer".to_owned());
+        breaker.admit(Instant::now()).map(Some).ok_or_else(silent)
+    }
+
+    /// The range of slots of a command's key, which is the first argument with a tag.
+    fn range_of(&self, cmd: &Cmd) -> Option<&Breaker> {
+        if self.0.ranges.is_empty() {
+            return None;
+        }
+        let tag = cmd.args_iter().find_map(|argument| match argument {
+            redis::Arg::Simple(bytes) => {
+                let (_, rest) = bytes.split_at(bytes.iter().position(|byte| *byte == b'{')? + 1);
+                Some(rest.split_at(rest.iter().position(|byte| *byte == b'}')?).0)
+            }
+            _ => None,
+        })?;
+        // Redis Cluster specification, "Key distribution model".
+        let slot = usize::from(crc16::State::<crc16::XMODEM>::calculate(tag) % SLOTS);
+        self.0.ranges.get(slot * self.0.ranges.len() / usize::from(SLOTS))
     }
 
     /// Runs a script: by its digest, and in full where the server has not met it yet.
@@ -170,11 +231,30 @@ impl Link {
         self.current().map(|current| (current.connection, current.epoch))
     }
 
-    /// What an answer says of the connection it came over.
-    pub(super) fn judge<T>(&self, answer: Result<T, RedisError>, epoch: u64) -> Result<T, LinkError> {
+    /// What an answer for which nobody waited says: a late one nothing.
+    pub(super) fn judge_node<T>(&self, answer: Result<T, RedisError>, epoch: u64) -> Result<T, LinkError> {
+        match answer {
+            Err(error) if matches!(Meaning::of(&error), Meaning::Silence) => {
+                self.0.unanswered.fetch_add(1, Ordering::Relaxed);
+                Err(LinkError::Unavailable(shown(&error)))
+            }
+            answer => self.judge(answer, epoch, None),
+        }
+    }
+
+    /// What an answer says of the connection it came over, and of the range of slots it was asked of.
+    fn judge<T>(
+        &self,
+        answer: Result<T, RedisError>,
+        epoch: u64,
+        range: Option<Permit<'_>>,
+    ) -> Result<T, LinkError> {
         let error = match answer {
             Ok(value) => {
                 self.0.failures.store(0, Ordering::Relaxed);
+                if let Some(range) = range {
+                    range.succeeded();
+                }
                 return Ok(value);
             }
             Err(error) => error,
@@ -182,28 +262,47 @@ impl Link {
         match Meaning::of(&error) {
             Meaning::Answer => {
                 self.0.failures.store(0, Ordering::Relaxed);
+                if let Some(range) = range {
+                    range.succeeded();
+                }
                 Err(LinkError::Refused(error))
             }
             // The server is there and refuses to write; another may be the master by now.
             Meaning::ReadOnly => {
                 if self.0.dialler.can_fail_over() {
-                    self.lose(epoch, &error.to_string());
+                    self.lose(epoch, &shown(&error));
                 }
                 Err(LinkError::Refused(error))
             }
             Meaning::Lost => {
                 self.0.unanswered.fetch_add(1, Ordering::Relaxed);
-                self.lose(epoch, &error.to_string());
-                Err(LinkError::Unavailable(error.to_string()))
+                self.lose(epoch, &shown(&error));
+                Err(LinkError::Unavailable(shown(&error)))
             }
             Meaning::Silence => {
                 self.0.unanswered.fetch_add(1, Ordering::Relaxed);
-                if self.0.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
-                    self.lose(epoch, &format!("no answer to {FAILURES} commands in a row, last: {error}"));
+                if let Some(range) = range {
+                    range.failed(Instant::now());
+                    self.0.stale.store(true, Ordering::Relaxed);
+                } else if self.is_current(epoch)
+                    && self.0.failures.fetch_add(1, Ordering::Relaxed) + 1 >= self.limit()
+                {
+                    let reason = format!("no answer to {} commands in a row", self.limit());
+                    self.lose(epoch, &reason);
                 }
-                Err(LinkError::Unavailable(error.to_string()))
+                Err(LinkError::Unavailable(shown(&error)))
             }
         }
+    }
+
+    /// Commands in a row without an answer after which the connection is given up. In a cluster only the probes
+    /// count, of which any may meet the one master that does not answer.
+    fn limit(&self) -> u32 {
+        if self.0.ranges.is_empty() { FAILURES } else { 2 * FAILURES }
+    }
+
+    fn is_current(&self, epoch: u64) -> bool {
+        self.0.current.read().as_ref().is_some_and(|current| current.epoch == epoch)
     }
 
     fn current(&self) -> Result<Current, LinkError> {
@@ -244,7 +343,6 @@ impl Link {
             };
             match dialled {
                 Ok(dialled) => {
-                    wait = BACKOFF;
                     told = false;
                     self.0.failures.store(0, Ordering::Relaxed);
                     let server = dialled.server.map(Arc::new);
@@ -253,18 +351,25 @@ impl Link {
                     *self.0.trouble.lock() = None;
                     self.0.epoch.send_replace(Some(epoch));
                     info!(connection = epoch, "connected to Redis");
+                    let since = Instant::now();
                     self.watch(epoch).await;
+                    // One that was lost at once was none: the wait goes on growing.
+                    if since.elapsed() > LONGEST_BACKOFF * 2 {
+                        wait = BACKOFF;
+                    }
                     // The first try comes soon, but not of all replicas in the same moment.
-                    tokio::time::sleep(jittered(BACKOFF / 4)).await;
+                    tokio::time::sleep(jittered(wait / 4)).await;
+                    wait = (wait * 2).min(LONGEST_BACKOFF);
                 }
                 Err(error) => {
-                    *self.0.trouble.lock() = Some(format!("no connection: {error}"));
+                    let reason = shown(&error);
+                    *self.0.trouble.lock() = Some(format!("no connection: {reason}"));
                     // Tells those who wait for the first try.
                     self.0.epoch.send_replace(None);
                     if told {
-                        debug!(%error, "still no connection to Redis");
+                        debug!(reason, "still no connection to Redis");
                     } else {
-                        warn!(%error, "{}", remedy(&error));
+                        warn!(reason, "{}", remedy(&error));
                         told = true;
                     }
                     tokio::time::sleep(jittered(wait)).await;
@@ -286,13 +391,72 @@ impl Link {
             if self.0.current.read().as_ref().is_none_or(|current| current.epoch != epoch) {
                 return;
             }
-            let answer: Result<Value, _> = self.ask(&probe).await;
+            if self.0.stale.swap(false, Ordering::Relaxed) {
+                self.renew(epoch).await;
+            }
+            let answer = self.probe(&probe).await;
             if let Ok(Value::Array(role)) = &answer
                 && role.first().is_some_and(|role| *role != Value::BulkString(b"master".to_vec()))
             {
                 self.lose(epoch, "the server is no longer the master");
             }
         }
+    }
+}
+
+impl Link {
+    /// Tries the connection out: a cluster's at any of its masters.
+    async fn probe(&self, probe: &Cmd) -> Result<Value, LinkError> {
+        let mut current = self.current()?;
+        let Connection::Cluster(cluster) = &mut current.connection else { return self.ask(probe).await };
+        let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::RandomPrimary);
+        let asked = cluster.route_command(probe.clone(), route);
+        let answer = tokio::time::timeout(self.0.command_timeout, asked).await;
+        self.judge(answer.unwrap_or_else(|_| Err(timed_out())), current.epoch, None)
+    }
+
+    /// Asks the cluster anew who serves which slots, by a connection that takes the place of the one in force: the
+    /// client itself asks only when it is told that slots moved, which a master that does not answer cannot.
+    async fn renew(&self, epoch: u64) {
+        match self.0.dialler.dial().await {
+            Ok(dialled) => {
+                let mut current = self.0.current.write();
+                if let Some(current) = current.as_mut().filter(|current| current.epoch == epoch) {
+                    current.connection = dialled.connection;
+                }
+            }
+            Err(error) => debug!(reason = shown(&error), "the cluster was not asked anew"),
+        }
+    }
+}
+
+/// An error as people may see it: a server repeats in some what it was sent, and that may be a password or a prompt.
+pub(super) fn shown(error: &RedisError) -> String {
+    const HARMLESS: [&str; 10] = [
+        "OOM",
+        "READONLY",
+        "NOPERM",
+        "NOAUTH",
+        "WRONGPASS",
+        "LOADING",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "WRONGTYPE",
+        "BUSY",
+    ];
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) if HARMLESS.contains(&code) => format!("{code}: {detail}"),
+        (Some(code), _) => format!("{code}: {}", error.category()),
+        (None, _) if error.is_io_error() => error.to_string(),
+        (None, _) => error.category().to_owned(),
+    }
+}
+
+fn range_settings() -> BreakerSettings {
+    BreakerSettings {
+        failures: const { NonZeroU32::new(FAILURES).unwrap() },
+        backoff: Duration::from_millis(250),
+        longest_backoff: LONGEST_BACKOFF,
     }
 }
 

@@ -56,6 +56,12 @@ const COUNT_HITS_EVERY: Duration = Duration::from_secs(1);
 /// How often the secret in Redis is looked at: it may have been evicted, or be another since Redis lost its data.
 const AGREE_EVERY: Duration = Duration::from_secs(5);
 
+/// How many times as long as one command a lookup may take to bring a partition up to date.
+const REFRESH_TIMEOUTS: u32 = 3;
+
+/// How far replicas' clocks may be apart.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
 /// How long closing waits for what is left to be written.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -122,6 +128,7 @@ struct Inner {
     core: Arc<Core>,
     lanes: Lanes,
     hits: Arc<Mutex<HashMap<EntryId, u64>>>,
+    command_timeout: Duration,
     secret: watch::Sender<[u8; 32]>,
     tasks: Vec<AbortHandle>,
 }
@@ -173,7 +180,8 @@ impl Redis {
         if let Some(agreement) = agreement {
             tasks.push(tokio::spawn(agreement.keep()).abort_handle());
         }
-        let inner = Arc::new(Inner { core, lanes, hits, secret, tasks });
+        let inner =
+            Arc::new(Inner { core, lanes, hits, command_timeout: options.command_timeout, secret, tasks });
         tokio::spawn(count_hits(Arc::downgrade(&inner)));
         // The first try has an end, whichever; a store that is not there yet must not keep the proxy from serving.
         let _ = tokio::time::timeout(options.connect_timeout * 5, tried.changed()).await;
@@ -211,10 +219,12 @@ impl Redis {
             self.show(entry, placed);
         }
         let [tag, ..] = id.0;
+        let partition = placed.as_ref().map(|placed| placed.partition);
         if self.0.lanes.send(tag, Write::Put(Arc::clone(entry), placed)) {
             return Ok(());
         }
         core.dropped.fetch_add(1, Ordering::Relaxed);
+        core.forget(&id, partition.as_ref());
         Err(StoreError::Unavailable("too much is waiting to be written".to_owned()))
     }
 
@@ -240,7 +250,11 @@ impl Redis {
 
     pub(super) async fn is_empty_partition(&self, partition: &Partition) -> Result<bool, StoreError> {
         let core = &self.0.core;
-        match core.refresh(partition).await {
+        // Many small waits must not become a long one.
+        let limit = self.0.command_timeout * REFRESH_TIMEOUTS;
+        let refreshed = tokio::time::timeout(limit, core.refresh(partition)).await;
+        let late = || Err(StoreError::Unavailable("the index was not read in time".to_owned()));
+        match refreshed.unwrap_or_else(|_| late()) {
             Ok(()) => Ok(core.index.len(partition) == 0),
             // What is in process may still be of use.
             Err(StoreError::Unavailable(reason)) if core.index.len(partition) > 0 => {
@@ -260,9 +274,7 @@ impl Redis {
         let found = core.get(&candidate.key).await?;
         if found.is_none() {
             let id = candidate.key.id();
-            if let Some(loaded) = core.partitions.get(partition) {
-                core.partitions.remove(&loaded, &id);
-            }
+            core.forget(&id, Some(partition));
             core.forget_members(*partition, vec![id]);
         }
         // Of one key the prompt is the same, unless the row was tampered with.
@@ -272,6 +284,17 @@ impl Redis {
     pub(super) async fn remove(&self, id: &EntryId) -> Result<bool, StoreError> {
         self.0.lanes.flush_briefly().await;
         self.0.core.remove(id).await
+    }
+
+    /// Takes out an entry that turned out to be of no use: at once here, in Redis behind the request.
+    pub(super) fn discard(&self, key: &Key) {
+        let (core, id) = (Arc::clone(&self.0.core), key.id());
+        core.hot.forget(&id);
+        tokio::spawn(async move {
+            if let Err(error) = core.remove(&id).await {
+                debug!(%error, "an entry of no use was not removed");
+            }
+        });
     }
 
     pub(super) fn record_hit(&self, key: &Key) {
@@ -288,7 +311,11 @@ impl Redis {
             answer => answer?,
         };
         let at = at.as_deref().and_then(record::moment);
-        Ok(at.map(|at| SystemTime::now().duration_since(at).unwrap_or_default()))
+        Ok(at.and_then(|at| match SystemTime::now().duration_since(at) {
+            Ok(ago) => Some(ago),
+            // Of a replica whose clock is ahead: a little counts as now, more as nothing.
+            Err(ahead) => (ahead.duration() < CLOCK_TOLERANCE).then_some(Duration::ZERO),
+        }))
     }
 
     pub(super) fn note_acceptance(&self, credential: &[u8; 32], lifetime: Option<Duration>) {
@@ -403,7 +430,7 @@ async fn keep(link: Link, agreement: Option<Agreement>) {
 
 async fn tidy(core: Arc<Core>, mut gone: mpsc::Receiver<(Partition, Vec<EntryId>)>) {
     while let Some((partition, ids)) = gone.recv().await {
-        if let Err(error) = core.tidy(&core.names.index(&partition), record::EMBEDDING, &ids).await {
+        if let Err(error) = core.tidy(&core.names.index(&partition), Some(&partition), &ids).await {
             debug!(%error, "an index was not tidied up; that waits until its members are met again");
         }
     }
@@ -442,7 +469,9 @@ impl Agreement {
         match self.call().in_full(script).query_async::<Vec<u8>>(&mut connection).await {
             Ok(secret) => self.adopt(&secret),
             // Redis is there but takes no writes; what is agreed upon later is adopted then.
-            Err(error) if Scripts::is_refusal(&error) => warn!(%error, "no secret was agreed upon in Redis"),
+            Err(error) if Scripts::is_refusal(&error) => {
+                warn!(reason = link::shown(&error), "no secret was agreed upon in Redis");
+            }
             Err(error) => return Err(error),
         }
         Ok(())
@@ -454,13 +483,10 @@ impl Agreement {
 
     fn adopt(&self, secret: &[u8]) {
         let Ok(secret) = <[u8; 32]>::try_from(secret) else { return };
-        let changed = self.secret.send_if_modified(|own| {
-            let changed = *own != secret;
-            *own = secret;
-            changed
-        });
-        if changed {
+        if *self.secret.borrow() != secret {
+            // The seal first: an entry found by a key of the new secret must not look like damage.
             *self.core.seal.write() = Seal::new(&secret);
+            self.secret.send_replace(secret);
             debug!("took over the secret that the replicas agreed upon");
         }
     }

@@ -61,6 +61,8 @@ struct Rows {
     bytes: u64,
     /// Whether the members were listed once, so that newer ones are all that is missing.
     listed: bool,
+    /// Counts listings, so that one that ends late does not undo what a later one found.
+    listings: u64,
     /// It was given up for want of room; nothing may be put in any more.
     gone: bool,
 }
@@ -77,6 +79,18 @@ pub(super) enum News {
     Unknown(Vec<(EntryId, Version)>),
     /// The whole list must be compared.
     Lost,
+    /// What was asked for is no longer what is missing.
+    Again,
+}
+
+/// A listing of all members of an index.
+pub(super) struct Listing {
+    /// Its number.
+    pub(super) number: u64,
+    /// The newest version that was there when it began: what is newer is not its business.
+    pub(super) upto: Version,
+    /// The members.
+    pub(super) seen: HashSet<EntryId>,
 }
 
 impl Partitions {
@@ -105,6 +119,8 @@ impl Partitions {
         if let Some(loaded) = self.get(partition) {
             return loaded;
         }
+        // Whoever only asks takes room, too.
+        self.make_room();
         let used = self.tick();
         let mut table = self.table.write();
         let loaded = table.entry(*partition).or_insert_with(|| {
@@ -164,13 +180,31 @@ impl Partitions {
         }
     }
 
-    /// The rows that have been listed but are not in a list of all members: they left Redis unheard.
-    pub(super) fn keep_only(&self, loaded: &Loaded, members: &HashSet<EntryId>) {
-        let gone: Vec<_> =
-            loaded.rows.lock().by_id.keys().filter(|id| !members.contains(*id)).copied().collect();
+    /// Takes out the rows that a listing of all members did not meet: they left Redis unheard. Not those that came
+    /// in after it began, nor those that Redis does not have yet.
+    pub(super) fn keep_only(&self, loaded: &Loaded, listing: &Listing) {
+        let gone: Vec<_> = {
+            let rows = loaded.rows.lock();
+            if rows.listings != listing.number {
+                return;
+            }
+            let left = |(id, held): &(&EntryId, &Held)| {
+                (1..=listing.upto).contains(&held.version) && !listing.seen.contains(*id)
+            };
+            rows.by_id.iter().filter(left).map(|(id, _)| *id).collect()
+        };
         for id in &gone {
             self.remove(loaded, id);
         }
+    }
+
+    /// Takes all rows of a partition out and has it listed anew.
+    pub(super) fn empty(&self, loaded: &Loaded) {
+        let ids: Vec<_> = loaded.rows.lock().by_id.keys().copied().collect();
+        for id in &ids {
+            self.remove(loaded, id);
+        }
+        loaded.distrust();
     }
 
     /// Partitions and bytes held, and rows given up for want of room.
@@ -247,7 +281,8 @@ impl Loaded {
     /// From which version on to ask for members; `None` where none was seen, and all must be listed.
     pub(super) fn since(&self) -> Option<Version> {
         let rows = self.rows.lock();
-        rows.recent.front().filter(|_| rows.listed && !rows.gone).map(|(_, version)| *version)
+        let first = rows.recent.front().map_or(0, |(_, version)| *version);
+        Some(first).filter(|_| rows.listed && !rows.gone)
     }
 
     /// What the members from [`Loaded::since`] on tell.
@@ -255,8 +290,10 @@ impl Loaded {
         let rows = self.rows.lock();
         let seen = |member: &(EntryId, Version)| rows.recent.contains(member);
         // Another may have moved on meanwhile; what it remembers is then newer than what was asked for.
-        let moved = rows.recent.front().is_none_or(|(_, first)| *first > since);
-        if !moved && !members.iter().any(seen) {
+        if rows.recent.front().map_or(0, |(_, version)| *version) != since || !rows.listed {
+            return News::Again;
+        }
+        if !rows.recent.is_empty() && !members.iter().any(seen) {
             return News::Lost;
         }
         News::Unknown(members.iter().filter(|member| rows.lacks(member)).copied().collect())
@@ -280,13 +317,22 @@ impl Loaded {
         self.rows.lock().listed = false;
     }
 
-    /// Notes members as seen, newest last; `whole` where all members there are were listed.
-    pub(super) fn note(&self, members: &[(EntryId, Version)], whole: bool) {
-        let mut rows = self.rows.lock();
-        if whole {
+    /// A listing began with these members, the newest of all, newest last. Gives its number.
+    pub(super) fn listed(&self, members: &[(EntryId, Version)]) -> u64 {
+        let number = {
+            let mut rows = self.rows.lock();
             rows.listed = true;
             rows.recent.clear();
-        }
+            rows.listings += 1;
+            rows.listings
+        };
+        self.note(members);
+        number
+    }
+
+    /// Notes members as seen, newest last.
+    pub(super) fn note(&self, members: &[(EntryId, Version)]) {
+        let mut rows = self.rows.lock();
         let newest = rows.recent.back().map_or(0, |(_, version)| *version);
         for member in members.iter().filter(|(_, version)| *version > newest) {
             rows.recent.push_back(*member);
@@ -305,7 +351,8 @@ impl Rows {
     }
 
     fn lacks(&self, (id, version): &(EntryId, Version)) -> bool {
-        self.by_id.get(id).is_none_or(|held| held.version < *version)
+        // Lower, too: after a failover to a server whose clock is behind.
+        self.by_id.get(id).is_none_or(|held| held.version != *version)
     }
 }
 
@@ -335,11 +382,14 @@ mod tests {
         let partitions = partitions(1 << 20);
         let loaded = partitions.open(&partition(1));
         assert_eq!(loaded.since(), None);
+        loaded.listed(&[]);
+        assert_eq!(loaded.since(), Some(0), "there is nothing, and that is known");
+        assert_eq!(loaded.compare(0, &members(0..1)), News::Unknown(members(0..1)));
         let first = members(0..20);
         for (number, (_, version)) in (0..).zip(&first) {
             assert!(partitions.insert(&loaded, *version, row(number)));
         }
-        loaded.note(&first, true);
+        loaded.listed(&first);
         // The last eight are remembered.
         assert_eq!(loaded.since(), Some(112));
         assert_eq!(loaded.compare(112, &members(12..20)), News::Unknown(Vec::new()));
@@ -370,8 +420,13 @@ mod tests {
         for number in 0..10 {
             partitions.insert(&loaded, number, row(number));
         }
-        partitions.keep_only(&loaded, &HashSet::from([key(3).id(), key(4).id()]));
-        assert_eq!(partitions.index.len(&partition(1)), 2);
+        let number = loaded.listed(&[]);
+        let listing = |number| Listing { number, upto: 7, seen: HashSet::from([key(3).id(), key(4).id()]) };
+        partitions.keep_only(&loaded, &listing(number - 1));
+        assert_eq!(partitions.index.len(&partition(1)), 10, "a listing that ends late undoes nothing");
+        partitions.keep_only(&loaded, &listing(number));
+        // Number 0 is not known to Redis yet, 8 and 9 came after the listing began.
+        assert_eq!(partitions.index.len(&partition(1)), 5);
         partitions.remove(&loaded, &key(3).id());
         partitions.clear();
         assert_eq!(partitions.index.len(&partition(1)), 0);

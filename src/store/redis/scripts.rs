@@ -11,9 +11,10 @@ pub(super) struct Script {
 
 /// All of them.
 pub(super) struct Scripts {
-    /// Stores an entry. Keys: entry, hit counts, index. Arguments: the id, the entry's life in milliseconds, a
-    /// random number below 256, the embedding or nothing, then fields and values. Gives the number of entries in
-    /// the index and the entry's version there.
+    /// Stores an entry, unless a newer one of its key is there. Keys: entry, hit counts, index, and where it has an
+    /// embedding the index of entries without. Arguments: the id, the entry's life in milliseconds, a random number
+    /// below 256, the embedding or nothing, `created_at`, then fields and values. Gives the number of entries in the
+    /// index and the entry's version there, zeros where it was not stored.
     ///
     /// The version of an entry in its index is the server's time in microseconds plus the random number, and
     /// more than any before it: a replica that still finds the version of an entry it once saw knows that no
@@ -24,7 +25,8 @@ pub(super) struct Scripts {
     /// embedding. Gives what `put` gives, zeros where the entry is another by now.
     pub(super) place: Script,
     /// Takes out of an index those whose entries are gone or no longer belong there. Keys: index, hit counts, then
-    /// the entries. Arguments: the field that an entry of this index has, then their ids. Gives how many.
+    /// the entries. Arguments: the partition, or nothing for the index of entries without an embedding, then their
+    /// ids. Gives how many.
     pub(super) tidy: Script,
     /// Agrees upon a secret of 32 bytes. Key: its name. Argument: what to take where there is none. Gives the one
     /// in force.
@@ -33,9 +35,15 @@ pub(super) struct Scripts {
     pub(super) hits: Script,
 }
 
-/// Puts a member into an index under a new version, and keeps the index for as long as the entry.
-const INDEX: &str = r"
+/// Makes way for a value of a type where one of another is; puts a member into an index under a new version, and keeps
+/// the index for as long as the entry.
+const COMMON: &str = r"
+local function clear(key, kind)
+  local there = redis.call('TYPE', key)['ok']
+  if there ~= kind and there ~= 'none' then redis.call('UNLINK', key) end
+end
 local function index(key, id, life, random)
+  clear(key, 'zset')
   local now = redis.call('TIME')
   local version = tonumber(now[1]) * 1000000 + tonumber(now[2])
   local top = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
@@ -47,17 +55,24 @@ local function index(key, id, life, random)
 end
 ";
 
-// The first write of each is one that a full Redis may refuse: once a script has written, it is let go on.
+// The first write of each is one that a full Redis may refuse: once a script has written, it is let go on. (Where a key
+// holds what it must not, that is removed before.)
 const PUT: &str = r"
 local fields = {}
-for i = 5, #ARGV do fields[#fields + 1] = ARGV[i] end
-local kind = redis.call('TYPE', KEYS[1])['ok']
-if kind ~= 'hash' and kind ~= 'none' then redis.call('UNLINK', KEYS[1]) end
+for i = 6, #ARGV do fields[#fields + 1] = ARGV[i] end
+clear(KEYS[1], 'hash')
+local there = tonumber(redis.call('HGET', KEYS[1], 'created_at') or '')
+if there and there > tonumber(ARGV[5]) then return {0, '0'} end
 redis.call('HSET', KEYS[1], unpack(fields))
 if ARGV[4] == '' then redis.call('HDEL', KEYS[1], 'embedding')
 else redis.call('HSET', KEYS[1], 'embedding', ARGV[4]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+clear(KEYS[2], 'hash')
 redis.call('HDEL', KEYS[2], ARGV[1])
+if KEYS[4] then
+  clear(KEYS[4], 'zset')
+  redis.call('ZREM', KEYS[4], ARGV[1])
+end
 return index(KEYS[3], ARGV[1], ARGV[2], ARGV[3])
 ";
 
@@ -66,14 +81,19 @@ if redis.call('HGET', KEYS[1], 'created_at') ~= ARGV[2] then return {0, '0'} end
 local life = redis.call('PTTL', KEYS[1])
 if life < 1 then return {0, '0'} end
 redis.call('HSET', KEYS[1], 'embedding', ARGV[4])
+clear(KEYS[3], 'zset')
 redis.call('ZREM', KEYS[3], ARGV[1])
 return index(KEYS[2], ARGV[1], string.format('%.0f', life), ARGV[3])
 ";
 
+// An embedding names its partition in its bytes 18 to 49.
 const TIDY: &str = r"
 local gone = 0
+clear(KEYS[2], 'hash')
 for i = 2, #ARGV do
-  if redis.pcall('HEXISTS', KEYS[i + 1], ARGV[1]) ~= 1 then
+  local field = ARGV[1] == '' and 'response' or 'embedding'
+  local value = redis.pcall('HGET', KEYS[i + 1], field)
+  if type(value) ~= 'string' or (ARGV[1] ~= '' and string.sub(value, 18, 49) ~= ARGV[1]) then
     gone = gone + redis.call('ZREM', KEYS[1], ARGV[i])
     redis.call('HDEL', KEYS[2], ARGV[i])
   end
@@ -89,6 +109,7 @@ return ARGV[1]
 ";
 
 const HITS: &str = r"
+clear(KEYS[1], 'hash')
 for i = 2, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[i], ARGV[i + 1]) end
 if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
 return 0
@@ -109,11 +130,11 @@ impl Scripts {
 
     pub(super) fn new() -> Self {
         Self {
-            put: Script::new(&format!("{INDEX}{PUT}")),
-            place: Script::new(&format!("{INDEX}{PLACE}")),
-            tidy: Script::new(TIDY),
+            put: Script::new(&format!("{COMMON}{PUT}")),
+            place: Script::new(&format!("{COMMON}{PLACE}")),
+            tidy: Script::new(&format!("{COMMON}{TIDY}")),
             agree: Script::new(AGREE),
-            hits: Script::new(HITS),
+            hits: Script::new(&format!("{COMMON}{HITS}")),
         }
     }
 }

@@ -17,12 +17,15 @@ use tracing::{debug, warn};
 
 use super::dial::timed_out;
 use super::hot::Hot;
-use super::link::{Link, jittered};
+use super::link::{Link, jittered, shown};
 use super::names::Names;
 
 /// How often a listening connection is tried out, and the cluster asked for its masters: bounds how long a
 /// change can go unheard where a connection died without a word.
 const EVERY: Duration = Duration::from_millis(250);
+
+/// The longest wait between tries to listen.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// How long an answer to that may take.
 const LIMIT: Duration = Duration::from_millis(250);
@@ -37,6 +40,7 @@ struct Listener {
 pub(super) async fn listen(link: Link, hot: Arc<Hot>, names: Names) {
     let mut epochs = link.epoch();
     let mut told = false;
+    let mut wait = EVERY;
     loop {
         if epochs.wait_for(Option::is_some).await.is_err() {
             return;
@@ -50,7 +54,7 @@ pub(super) async fn listen(link: Link, hot: Arc<Hot>, names: Names) {
             if let Err(error) = refresh(&link, &hot, &names, &mut listeners).await {
                 break Err(error);
             }
-            told = false;
+            (told, wait) = (false, EVERY);
             tokio::select! {
                 _ = epochs.changed() => break Ok(()),
                 () = tokio::time::sleep(EVERY) => {}
@@ -58,13 +62,18 @@ pub(super) async fn listen(link: Link, hot: Arc<Hot>, names: Names) {
         };
         hot.trust(false);
         if let Err(error) = ended {
+            let error = shown(&error);
             if told {
-                debug!(%error, "still not listening to changes in Redis");
+                debug!(error, "still not listening to changes in Redis");
             } else {
-                warn!(%error, "not listening to changes in Redis; the hot tier is out of use until that works");
+                warn!(
+                    error,
+                    "not listening to changes in Redis; the hot tier is out of use until that works"
+                );
                 told = true;
             }
-            tokio::time::sleep(jittered(EVERY)).await;
+            tokio::time::sleep(jittered(wait)).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 }
@@ -109,7 +118,9 @@ async fn refresh(
     }
     // What changed while nobody listened is not known.
     hot.forget_all();
-    hot.trust(listeners.values().all(|listener| listener.alive.load(Ordering::Acquire)));
+    hot.trust(
+        !listeners.is_empty() && listeners.values().all(|listener| listener.alive.load(Ordering::Acquire)),
+    );
     Ok(())
 }
 

@@ -13,7 +13,6 @@ use super::super::milliseconds;
 use super::core::Core;
 use super::link::LinkError;
 use super::names::{Names, Tag};
-use super::record;
 use super::scripts::Call;
 
 /// Lanes; each writes one thing at a time.
@@ -22,8 +21,9 @@ const LANES: usize = 8;
 /// Writes that may wait in a lane.
 const QUEUE: usize = 512;
 
-/// How long a write waits for Redis to come back before it is dropped.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a write waits for Redis to come back before it is dropped: what comes later could bring back what a
+/// person removed meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// See [`Lanes::flush_briefly`].
 const BRIEFLY: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ const SPARED: u64 = 8;
 /// The most that one write takes out of an index that has grown over its bound.
 const MOST_TRIMMED: u64 = 64;
 
-/// The least time that hit counts are kept.
+/// How long hits are counted before the count begins anew.
 const HITS_KEPT: Duration = Duration::from_hours(24);
 
 /// Something to write.
@@ -92,7 +92,11 @@ impl Lanes {
     pub(super) fn send(&self, tag: u8, write: Write) -> bool {
         let bytes = match &write {
             Write::Put(entry, _) => super::super::memory::weight(entry),
-            Write::Place(..) | Write::Credential(..) | Write::Hits(..) | Write::Barrier(_) => 64,
+            Write::Place(entry, placed) => {
+                let embedding = size_of_val(placed.embedding.values());
+                super::super::memory::weight(entry) + u64::try_from(embedding).unwrap_or(u64::MAX)
+            }
+            Write::Credential(..) | Write::Hits(..) | Write::Barrier(_) => 64,
         };
         let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let job = Job { write, since: Instant::now(), bytes };
@@ -150,7 +154,8 @@ impl Lane {
         }
     }
 
-    /// Writes, again when the connection is back where it was lost meanwhile: every write may be repeated.
+    /// Writes, again when the connection is back where it was lost meanwhile: a repetition does no harm (hits may
+    /// count twice).
     async fn write(&self, write: &Write, since: Instant) {
         let mut epochs = self.core.link.epoch();
         loop {
@@ -158,7 +163,7 @@ impl Lane {
             let up = tokio::time::timeout(patience, async { epochs.wait_for(Option::is_some).await.is_ok() });
             if !up.await.unwrap_or(false) {
                 self.core.dropped.fetch_add(1, Ordering::Relaxed);
-                return;
+                return self.give_up(write);
             }
             match self.once(write).await {
                 Ok(()) => return,
@@ -166,9 +171,16 @@ impl Lane {
                 Err(error) => {
                     self.core.failed.fetch_add(1, Ordering::Relaxed);
                     debug!(%error, "a write to Redis failed");
-                    return;
+                    return self.give_up(write);
                 }
             }
+        }
+    }
+
+    /// What Redis does not have must not be served from this process for long: nobody would tell it of a purge.
+    fn give_up(&self, write: &Write) {
+        if let Write::Put(entry, placed) = write {
+            self.core.forget(&entry.key.id(), placed.as_ref().map(|placed| &placed.partition));
         }
     }
 
@@ -198,7 +210,11 @@ impl Lane {
             .argument(id.0)
             .argument(life.to_string())
             .argument(fastrand::u8(..).to_string())
-            .argument(embedding.map(|(_, embedding)| embedding).unwrap_or_default());
+            .argument(embedding.map(|(_, embedding)| embedding).unwrap_or_default())
+            .argument(milliseconds(entry.created_at).to_string());
+        if let Index::Of(_) = index {
+            call = call.key(core.names.unplaced(id.tag()));
+        }
         for (field, value) in seal.write(entry) {
             call = call.argument(field).argument(value);
         }
@@ -239,10 +255,10 @@ impl Lane {
             self.trim(index, id.tag(), count).await?;
         } else if fastrand::u8(..TIDY_ONE_IN) == 0 {
             let name = index.name(&core.names);
-            let mut oldest = redis::cmd("ZRANGE");
-            oldest.arg(&name).arg(0).arg(TIDY_OLDEST - 1);
+            let mut oldest = redis::cmd("ZRANGEBYSCORE");
+            oldest.arg(&name).arg("-inf").arg("+inf").arg("LIMIT").arg(0).arg(TIDY_OLDEST);
             let oldest: Vec<Vec<u8>> = core.link.ask(&oldest).await?;
-            core.tidy(&name, index.field(), &ids(oldest)).await?;
+            core.tidy(&name, index.partition(), &ids(oldest)).await?;
         }
         Ok(())
     }
@@ -263,12 +279,7 @@ impl Lane {
         }
         core.link.ask_all(&removal).await?;
         for id in &least {
-            core.hot.forget(id);
-            if let Index::Of(partition) = index
-                && let Some(loaded) = core.partitions.get(partition)
-            {
-                core.partitions.remove(&loaded, id);
-            }
+            core.forget(id, index.partition());
         }
         Ok(())
     }
@@ -352,11 +363,10 @@ impl Index {
         }
     }
 
-    /// A field that all its entries have.
-    fn field(&self) -> &'static str {
+    fn partition(&self) -> Option<&Partition> {
         match self {
-            Self::Of(_) => record::EMBEDDING,
-            Self::Unplaced(_) => record::RESPONSE,
+            Self::Of(partition) => Some(partition),
+            Self::Unplaced(_) => None,
         }
     }
 }

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 pub use cluster::Cluster;
 pub use process::{Process, free_port};
-pub use replica::{Shared, replica, replica_with};
+pub use replica::{Shared, patient_replica, patient_replica_with, replica, replica_with};
 pub use sentinel::{MASTER_NAME, Sentinels};
 pub use tls::Certificates;
 

@@ -1,5 +1,7 @@
 //! Proxies that share what is stored in Redis, and what tests ask of them.
 
+use std::time::Duration;
+
 use http::Method;
 use rejoinder::config::Config;
 use rejoinder::simulated::Simulated;
@@ -8,6 +10,9 @@ use serde_json::{Value, json};
 use super::until;
 use crate::support::traffic::{Question, embed_cheaply};
 use crate::support::{Ask, Proxy, Reply, proxy_with};
+
+/// How long a patient replica waits for Redis.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The endpoint that [`Shared`] asks.
 const PATH: &str = "/v1/chat/completions";
@@ -27,6 +32,26 @@ pub async fn replica_with(upstream: &Simulated, url: &str, customise: impl FnOnc
     .await
 }
 
+/// As [`replica_with`], for what is not about time: it gives Redis longer than the defaults do, for machines that
+/// run many tests at once.
+pub async fn patient_replica_with(
+    upstream: &Simulated,
+    url: &str,
+    customise: impl FnOnce(&mut Config),
+) -> Proxy {
+    replica_with(upstream, url, |config| {
+        config.redis.connect_timeout = PATIENCE;
+        config.redis.command_timeout = PATIENCE;
+        customise(config);
+    })
+    .await
+}
+
+/// As [`patient_replica_with`], without a configuration of the test's own.
+pub async fn patient_replica(upstream: &Simulated, url: &str) -> Proxy {
+    patient_replica_with(upstream, url, |_| {}).await
+}
+
 /// What tests ask of a proxy over Redis.
 pub trait Shared {
     /// Asks; what is missing is fetched and stored.
@@ -40,6 +65,10 @@ pub trait Shared {
 
     /// Waits until the exact layer serves a question and the semantic one its other wording.
     fn until_known(&self, question: Question) -> impl Future<Output = ()>;
+
+    /// Waits until this stores a question and another serves it by both layers; asks again where it was not stored
+    /// because Redis was out of reach, or lost again.
+    fn until_shared_with(&self, other: &Self, question: Question) -> impl Future<Output = ()>;
 
     /// Waits until neither layer serves a question in any wording.
     fn until_unknown(&self, question: Question) -> impl Future<Output = ()>;
@@ -84,6 +113,15 @@ impl Shared for Proxy {
         self.until_served_by(Some("semantic"), &question.worded(1)).await;
     }
 
+    async fn until_shared_with(&self, other: &Self, question: Question) {
+        until(&format!("{question:?} is shared"), async || {
+            self.ask(&question.worded(0)).await;
+            other.layer_of(&question.worded(0)).await.as_deref() == Some("exact")
+                && other.layer_of(&question.worded(1)).await.as_deref() == Some("semantic")
+        })
+        .await;
+    }
+
     async fn until_unknown(&self, question: Question) {
         self.until_served_by(None, &question.worded(0)).await;
         self.until_served_by(None, &question.worded(1)).await;
@@ -100,7 +138,8 @@ impl Shared for Proxy {
     }
 
     async fn delete(&self, prompt: &str) {
-        let served = chat(self, prompt).header("cache-control", "only-if-cached").send().await;
+        self.until_served_by(Some("exact"), prompt).await;
+        let served = self.ask(prompt).await;
         let id = served.header("x-rejoinder-entry").unwrap_or_else(|| panic!("{prompt:?}: {served:?}"));
         let url = format!("{}/entries/{id}", self.admin_url());
         assert_eq!(Ask::new(Method::DELETE, &url).send().await.status, 204);
