@@ -39,6 +39,7 @@ def hits(bench):
     programs = {
         "rejoinder": bench.start_rejoinder(),
         "Redis, cold tier": bench.start_rejoinder(redis=redis, hot_max_bytes="0"),
+        "Redis, cold tier, no request log": bench.start_rejoinder(redis=redis, hot_max_bytes="0", requests_logged=False),
         "Redis, hot tier": bench.start_rejoinder(redis=redis),
         "nginx": bench.start_nginx(),
     }
@@ -47,7 +48,7 @@ def hits(bench):
     asked = {name: 0 for name in programs}
     runs = {name: [] for name in programs}
     for name, program in programs.items():
-        # The reply of the first of the two over Redis is the other's hit too: it is one cache.
+        # What the first over Redis stored is the others' hit too: it is one cache.
         if name != "nginx" and "detail=exact" not in bench.cache_status(program, body):
             raise BenchError(f"no exact hit: {name}")
         load(program, bench.upstream, bench.cores, bench.options.endpoint, file, 1)
@@ -209,6 +210,9 @@ def visible(bench):
         redis = start_redis(bench)
         figures = measured(bench, "visible", redis.url, count, at_once)
         redis.stop()
+        unanswered = sum(int(value) for name, value in figures.items() if name.endswith("without an answer"))
+        if unanswered:
+            bench.note(f"visible to another replica, {at_once} at once: {unanswered} commands without an answer in time")
         for kind in (name.removesuffix(" p50 ms") for name in figures if name.endswith(" p50 ms")):
             times = " / ".join(f"{float(figures[f'{kind} {name} ms']):.2f}" for name in ("p50", "p99", "max"))
             goal = "" if "call" in kind else "p99 < 100, max < 1000"
