@@ -98,7 +98,9 @@ impl Proxy {
         directives: Directives,
     ) -> Option<Prepared> {
         let read = endpoint.read(Json::parse(body).ok()?)?;
-        let user = self.settings.scope_user.then(|| read.echo.get("user").map(ToString::to_string)).flatten();
+        // JSON, so that no user is the empty text, which stands for none where users are told apart.
+        let user = || read.echo.get("user").map(ToString::to_string).unwrap_or_default();
+        let user = self.settings.scope_user.then(user);
         let identity = Identity { user: user.as_deref(), ..identity };
         let query = self.cache.query(endpoint, &read, &identity, directives);
         let with_usage =

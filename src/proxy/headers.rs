@@ -227,6 +227,9 @@ fn own_text<'a>(
     std::str::from_utf8(value.as_bytes()).map(Some).map_err(|_| error("text in UTF-8"))
 }
 
+/// Stands in the place of a header's name, and is none.
+const ABSENT: &str = "absent header";
+
 /// Who asks, and what else of the headers can change the reply. `headers` are those that go upstream.
 pub fn identity<'a>(
     headers: &'a HeaderMap,
@@ -243,11 +246,16 @@ pub fn identity<'a>(
             .flat_map(|name| headers.get_all(name).iter().map(move |value| (name.as_str(), value.as_bytes())))
             .collect()
     }
+    // That a configured header is absent is said, too: without it a reply earned before it was configured, or by a
+    // replica that has another configuration, would be in the scope of those who do not send it.
+    let absent = configured.iter().filter(|name| !headers.contains_key(*name));
+    let mut scoped = collect(headers, SCOPE.iter().chain(configured));
+    scoped.extend(absent.map(|name| (ABSENT, name.as_str().as_bytes())));
     Identity {
         upstream,
         query,
         credentials: collect(headers, CREDENTIALS.iter()),
-        headers: collect(headers, SCOPE.iter().chain(configured)),
+        headers: scoped,
         namespace,
         user: None,
     }
@@ -353,6 +361,19 @@ mod tests {
         }
         assert!(!accepts_coding(&HeaderMap::new(), "gzip") && accepts_coding(&HeaderMap::new(), "Identity"));
         assert!(accepts("gzip, br", "gzip, br") && !accepts("gzip", "gzip, br"));
+    }
+
+    #[test]
+    fn a_header_that_is_told_apart_is_in_the_identity_of_those_who_do_not_send_it() {
+        let (none, some) = (map(&[]), map(&[("x-tenant", "")]));
+        let tenant = [HeaderName::from_static("x-tenant")];
+        let of = |headers, configured| identity(headers, configured, "up", None, "").headers.len();
+        assert_eq!((of(&none, &[][..]), of(&none, &tenant[..])), (0, 1));
+        let names = |headers| {
+            identity(headers, &tenant, "up", None, "").headers.iter().map(|(name, _)| name.len()).sum()
+        };
+        let (absent, empty): (usize, usize) = (names(&none), names(&some));
+        assert_ne!(absent, empty, "absent is not empty");
     }
 
     #[test]
