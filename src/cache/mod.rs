@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 use credential::Credentials;
 use decision::{Decision, Evidence, MissReason, Policy};
 use directives::Directives;
-use guard::{Leanings, Prepared, Verdict};
+use guard::{Leanings, Prepared};
 use key::{CredentialId, Identity, KeyRing, RequestId};
 use outcome::Layer;
 use pending::Pending;
@@ -328,10 +328,7 @@ impl Cache {
             let judge = |entry: &Entry| {
                 let difference = || {
                     let asked = asked.get_or_init(|| Prepared::new(prompt));
-                    match asked.compare(&Prepared::new(&entry.prompt)) {
-                        Verdict::Alike => None,
-                        Verdict::Differs(rule) => Some(rule),
-                    }
+                    asked.compare(&Prepared::new(&entry.prompt)).first()
                 };
                 self.judge(Evidence {
                     entry,

@@ -6,19 +6,19 @@
 use super::lexicon::{LEXICON, Tag};
 use super::pair::{MOST_LEFT, Pairing};
 use super::prepare::{Asks, NumberKind, Place, Prepared, Unit, UnitKind, flat};
-use super::relate::{clash, opposite, relation, same, telling};
+use super::relate::{clash, opposite, relation, same};
 use super::scan::{Span, Verbatim};
-use super::{Rule, Verdict};
+use super::{Rule, RuleSet, Verdict};
 
 impl Prepared {
     /// Compares with another prompt; see [`super::compare`].
     pub fn compare(&self, other: &Self) -> Verdict {
         if self.exact == other.exact {
-            return Verdict::Alike;
+            return Verdict::ALIKE;
         }
-        match spans(self, other).or_else(|| Pairing::new(self, other).judge()) {
-            Some(rule) => Verdict::Differs(rule),
-            None => Verdict::Alike,
+        match spans(self, other) {
+            Some(rule) => Verdict { certain: Some(rule), soft: RuleSet::NONE },
+            None => Pairing::new(self, other).judge(),
         }
     }
 }
@@ -76,30 +76,50 @@ fn span_rule(span: &Span) -> Rule {
 }
 
 impl<'a> Pairing<'a> {
-    fn judge(&self) -> Option<Rule> {
+    /// Certain rules first, in the order that names a difference best; soft ones where none of them speaks.
+    fn judge(&self) -> Verdict {
         let (left, right) = (self.left_over(), self.right_over());
-        if left.len() > MOST_LEFT || right.len() > MOST_LEFT {
-            return Some(Rule::Doubt);
-        }
-        None.or_else(|| numbers(&left, &right))
+        let certain = numbers(&left, &right)
             .or_else(|| self.counted())
-            .or_else(|| first(verbatim(&left), verbatim(&right)))
+            .or_else(|| first(verbatim(&left), verbatim(&right)));
+        if certain.is_none() && left.len().max(right.len()) > MOST_LEFT {
+            return Verdict { certain, soft: RuleSet::from_iter([Rule::Doubt]) };
+        }
+        let mut opposites = RuleSet::NONE;
+        let mut exclusive = RuleSet::NONE;
+        let certain = certain
             .or_else(|| negation(self))
-            .or_else(|| self.asker())
-            .or_else(|| each_pair(&left, &right, opposite))
-            .or_else(|| each_pair(&left, &right, clash))
-            .or_else(|| first(exact(&left), exact(&right)))
+            .or_else(|| {
+                opposites = each_pair(&left, &right, opposite);
+                opposites.certain()
+            })
+            .or_else(|| {
+                exclusive = each_pair(&left, &right, clash);
+                exclusive.extend(exact(&left).chain(exact(&right)));
+                exclusive.certain()
+            })
             .or_else(|| self.direction())
-            .or_else(|| self.swapped())
-            .or_else(|| self.reordered())
-            .or_else(|| self.tense())
-            .or_else(|| self.asks())
-            .or_else(|| each_pair(&left, &right, names))
-            .or_else(|| first(full_name(&left), full_name(&right)))
-            .or_else(|| lone_name(&left, &right).or_else(|| lone_name(&right, &left)))
-            .or_else(|| each_pair(&left, &right, siblings))
-            .or_else(|| self.substitution(&left, &right))
-            .or_else(|| self.doubt(&left, &right))
+            .or_else(|| self.particle());
+        if certain.is_some() {
+            return Verdict { certain, soft: RuleSet::NONE };
+        }
+        let mut soft = opposites.soft();
+        soft.extend(exclusive.soft().iter());
+        soft.extend(each_pair(&left, &right, names).iter());
+        soft.extend(each_pair(&left, &right, siblings).iter());
+        let others = [
+            self.asker(),
+            self.swapped(),
+            self.reordered(),
+            self.tense(),
+            self.asks(),
+            first(full_name(&left), full_name(&right)),
+            lone_name(&left, &right).or_else(|| lone_name(&right, &left)),
+            self.substitution(&left, &right),
+            self.doubt(&left, &right),
+        ];
+        soft.extend(others.into_iter().flatten());
+        Verdict { certain: None, soft }
     }
 
     /// Equal numbers that count different things: 3 cups of flour and 2 of sugar.
@@ -198,6 +218,20 @@ impl<'a> Pairing<'a> {
         apart.then_some(Rule::Aspect)
     }
 
+    /// Equal sentences but for a small word that turns them round.
+    fn particle(&self) -> Option<Rule> {
+        let (one, other) = (&self.one.frame, &self.other.frame);
+        let particle = |(a, b): (&String, &String)| {
+            let both = [a.as_str(), b.as_str()];
+            PARTICLES.iter().any(|(one, other)| both == [*one, *other] || both == [*other, *one])
+        };
+        let framing = |(a, b): (&String, &String)| a == b || LEXICON.is_stop(a) && LEXICON.is_stop(b);
+        (one.len() == other.len()
+            && one.iter().zip(other).all(framing)
+            && one.iter().zip(other).any(particle))
+        .then_some(Rule::Direction)
+    }
+
     /// Equal sentences in which words have changed places, other than round `and` and `or`.
     fn reordered(&self) -> Option<Rule> {
         let (one, other) = (&self.one.frame, &self.other.frame);
@@ -211,13 +245,6 @@ impl<'a> Pairing<'a> {
             .filter(|(_, (a, b))| a != b && !(LEXICON.is_stop(a) && LEXICON.is_stop(b)))
             .map(|(at, _)| at)
             .collect();
-        let particle = |(a, b): (&String, &String)| {
-            let both = [a.as_str(), b.as_str()];
-            PARTICLES.iter().any(|(one, other)| both == [*one, *other] || both == [*other, *one])
-        };
-        if sites.is_empty() && one.iter().zip(other).any(particle) {
-            return Some(Rule::Direction);
-        }
         if sites.len() > MOST_LEFT {
             return Some(Rule::Doubt);
         }
@@ -265,9 +292,9 @@ impl<'a> Pairing<'a> {
     }
 }
 
-fn each_pair(left: &[&Unit], right: &[&Unit], judge: fn(&Unit, &Unit) -> Option<Rule>) -> Option<Rule> {
-    // The smallest rule in order of declaration, so that the answer does not depend on the side.
-    left.iter().flat_map(|a| right.iter().filter_map(|b| judge(a, b))).min()
+/// All that speak of a pair of what is left over, so that the answer does not depend on the side.
+fn each_pair(left: &[&Unit], right: &[&Unit], judge: fn(&Unit, &Unit) -> Option<Rule>) -> RuleSet {
+    left.iter().flat_map(|a| right.iter().filter_map(|b| judge(a, b))).collect()
 }
 
 /// Small words that turn a sentence round when one stands in place of the other.
@@ -288,18 +315,14 @@ const PARTICLES: &[(&str, &str)] = &[
     ("before", "after"),
 ];
 
-/// A word of a class in which a group on one side alone counts.
-fn exact(units: &[&Unit]) -> Option<Rule> {
-    units
-        .iter()
-        .flat_map(|unit| unit.tags)
-        .filter_map(|tag| match tag {
-            Tag::Group { class, .. } => {
-                LEXICON.classes.get(usize::from(*class)).filter(|class| class.exact).map(|class| class.rule)
-            }
-            _ => None,
-        })
-        .min_by_key(|rule| telling(*rule))
+/// Words of a class in which a group on one side alone counts.
+fn exact(units: &[&Unit]) -> impl Iterator<Item = Rule> {
+    units.iter().flat_map(|unit| unit.tags).filter_map(|tag| match tag {
+        Tag::Group { class, .. } => {
+            LEXICON.classes.get(usize::from(*class)).filter(|class| class.exact).map(|class| class.rule)
+        }
+        _ => None,
+    })
 }
 
 /// Numbers left over on either side.

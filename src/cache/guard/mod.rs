@@ -12,7 +12,10 @@
 //! synonyms by the lists) say nothing. What is left over decides by its class: a number, a name, code, a language
 //! on one side alone tells the prompts apart; opposites, and two members of a class that exclude each other,
 //! do so when one stands on each side; other words only where they stand in the same place of the same
-//! frame. Where too much is left over the answer is [`Verdict::Differs`]: in doubt a miss.
+//! frame. Where too much is left over the answer is [`Rule::Doubt`]: in doubt a miss.
+//!
+//! Rules are of two kinds, see [`Rule::is_certain`]. A certain one vetoes: the prompts differ, whatever else is
+//! known of them. A soft one is evidence, which a caller may weigh against better.
 //!
 //! # What to expect of it
 //! Over `tests/quality/pairs.csv` it stops all 277 look-alikes and passes all 30 surface variants and 121 of
@@ -43,20 +46,13 @@ mod number;
 mod pair;
 mod prepare;
 mod relate;
+mod rule;
 mod scan;
 mod shape;
 
 pub use leaning::{Leaning, Leanings, exact_only, leanings};
 pub use prepare::Prepared;
-
-/// What a comparison found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// No difference that carries meaning was found.
-    Alike,
-    /// The rule found a difference that carries meaning.
-    Differs(Rule),
-}
+pub use rule::{Rule, RuleSet, Verdict};
 
 macro_rules! named {
     ($(#[$outer:meta])* $kind:ident { $($(#[$doc:meta])* $variant:ident = $name:literal,)+ }) => {
@@ -88,67 +84,13 @@ macro_rules! named {
 }
 pub(crate) use named;
 
-named! {
-    /// Why two prompts differ. The names are stable.
-    Rule {
-        /// Another count, amount or ordinal.
-        Number = "number",
-        /// The same amount in another unit, or another unit asked for.
-        Unit = "unit",
-        /// Another date, weekday, month, season, year, time of day or time zone.
-        Date = "date",
-        /// Another version of something.
-        Version = "version",
-        /// A negation on one side, or one that reaches another word.
-        Negation = "negation",
-        /// Opposites: ascending and descending, enable and disable.
-        Antonym = "antonym",
-        /// From A to B against from B to A.
-        Direction = "direction",
-        /// Another measure or the other end of it: cheapest and fastest, largest and smallest.
-        Comparative = "comparative",
-        /// The parties of an exchange swapped: buyer and seller, who does what to whom.
-        Role = "role",
-        /// Another person, place, product, animal, substance: one name or kind against another.
-        Entity = "entity",
-        /// Another quoted text.
-        Quoted = "quoted",
-        /// Another piece of code, identifier, literal or operator.
-        Code = "code",
-        /// Another URL, e-mail address or path.
-        Address = "address",
-        /// Another programming language or framework.
-        ProgrammingLanguage = "programming_language",
-        /// Another human language.
-        HumanLanguage = "human_language",
-        /// Another form of reply asked for: JSON and a table, a haiku and a limerick.
-        Format = "format",
-        /// Another length of reply asked for.
-        Length = "length",
-        /// What was against what will be.
-        Tense = "tense",
-        /// Another reader or receiver: a child and a graduate.
-        Audience = "audience",
-        /// Wider or narrower: any and every, all and only some kind.
-        Scope = "scope",
-        /// Another side of the same thing: causes and symptoms, opening and closing hours.
-        Aspect = "aspect",
-        /// Another thing to be done: track and return.
-        Action = "action",
-        /// One word in place of another, in an otherwise equal sentence, and no known synonym of it.
-        Substitution = "substitution",
-        /// Too little in common to tell.
-        Doubt = "doubt",
-    }
-}
-
-/// Compares two prompts whose embeddings are near; tells whether a difference carries meaning.
+/// Compares two prompts whose embeddings are near; tells which differences between them may carry meaning.
 ///
 /// Symmetric; a prompt is always alike with itself. To compare one prompt with several, prepare it once
 /// and use [`Prepared::compare`].
 pub fn compare(asked: &str, stored: &str) -> Verdict {
     if asked == stored {
-        return Verdict::Alike;
+        return Verdict::ALIKE;
     }
     Prepared::new(asked).compare(&Prepared::new(stored))
 }

@@ -209,6 +209,6 @@ pub(super) fn clash(one: &Unit, other: &Unit) -> Option<Rule> {
 }
 
 /// Of several rules the most telling: "German" names a language before it names a place.
-pub(super) fn telling(rule: Rule) -> (bool, Rule) {
+fn telling(rule: Rule) -> (bool, Rule) {
     (rule == Rule::Entity, rule)
 }
