@@ -207,7 +207,8 @@ proptest! {
         let prompt = &pairs(SUITE)[number].a;
         // Behind indented code, a word is part of the code.
         prop_assume!(!prompt.contains('\n'));
-        prop_assert!(compare(prompt, &format!("Hello! {prompt} Thanks a lot!")).is_alike());
+        let polite = format!("Hello! {prompt} Thanks a lot!");
+        prop_assert!(compare(prompt, &polite).is_alike());
     }
 
     #[test]

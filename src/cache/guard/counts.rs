@@ -10,6 +10,7 @@ use super::scan::Kind;
 pub(super) fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
     let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
     for mut piece in pieces {
+        linked(&mut out, &piece);
         let before = out.last_mut();
         if let Some(before) = before
             && let Some(first) = amount(before).cloned()
@@ -32,6 +33,19 @@ pub(super) fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
                 continue;
             }
         }
+        // "2:30 pm": the half of the day stands apart.
+        if let Some(before) = out.last_mut()
+            && let Kind::Time(minutes) = before.token.kind
+            && !piece.after_stop
+            && matches!(piece.text.as_str(), "am" | "pm" | "a.m." | "p.m." | "a.m" | "p.m")
+        {
+            let half = if piece.text.starts_with('p') { 720 } else { 0 };
+            let minutes = if minutes < 780 { minutes % 720 + half } else { minutes };
+            before.token.kind = Kind::Time(minutes);
+            before.text = format!("time {minutes}");
+            before.base.clone_from(&before.text);
+            continue;
+        }
         if let Kind::Time(_) = piece.token.kind {
             piece.number = Some(NumberKind::Time);
         }
@@ -43,16 +57,43 @@ pub(super) fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
     out
 }
 
+/// Takes out the `and` of two hundred and forty and of two and a half, so that the numbers join; the article of the
+/// half as well.
+fn linked(out: &mut Vec<Piece>, piece: &Piece) {
+    let Some(second) = amount(piece).filter(|second| second.spelt && !piece.after_stop) else { return };
+    let half = second.value == Some(0.5);
+    let text = |back: usize| {
+        out.len().checked_sub(back).and_then(|at| out.get(at)).map_or("", |piece| piece.text.as_str())
+    };
+    let words = match (text(1), text(2)) {
+        ("and", _) if !half => 1,
+        ("a", "and") if half => 2,
+        _ => return,
+    };
+    let first = out.len().checked_sub(words + 1).and_then(|at| out.get(at)).and_then(amount);
+    let joins = first.is_some_and(|first| {
+        first
+            .value
+            .is_some_and(|value| if half { value.fract() == 0.0 } else { value >= 100.0 && first.spelt })
+    });
+    if joins {
+        out.truncate(out.len() - words);
+    }
+}
+
 fn set_number(piece: &mut Piece, amount: Amount, kind: Option<NumberKind>) {
     piece.number = Some(kind.unwrap_or_else(|| kind_of(&amount)));
     piece.text = amount.key();
+    piece.figure = amount.value;
     piece.base.clone_from(&piece.text);
     piece.token.kind = Kind::Number(amount);
 }
 
 fn kind_of(amount: &Amount) -> NumberKind {
     match amount.value {
-        Some(value) if amount.spelt && value <= 1.0 => NumberKind::Weak,
+        Some(value) if (amount.spelt && value <= 1.0) || (!amount.ordinal && value == 1.0) => {
+            NumberKind::Weak
+        }
         Some(value)
             if !amount.spelt
                 && !amount.ordinal
@@ -134,19 +175,43 @@ const SPANS: &[(&str, f64, &str)] = &[
     ("millisecond", 0.001, "s"),
     ("second", 1.0, "s"),
     ("sec", 1.0, "s"),
+    ("secs", 1.0, "s"),
     ("s", 1.0, "s"),
     ("minute", 60.0, "s"),
     ("min", 60.0, "s"),
+    ("mins", 60.0, "s"),
     ("hour", 3600.0, "s"),
     ("hr", 3600.0, "s"),
+    ("hrs", 3600.0, "s"),
     ("h", 3600.0, "s"),
     ("day", 86400.0, "s"),
     ("week", 604_800.0, "s"),
+    ("wk", 604_800.0, "s"),
+    ("wks", 604_800.0, "s"),
+    ("fortnight", 1_209_600.0, "s"),
     ("month", 1.0, "months"),
+    ("mth", 1.0, "months"),
+    ("mths", 1.0, "months"),
     ("year", 12.0, "months"),
     ("yr", 12.0, "months"),
+    ("yrs", 12.0, "months"),
+    ("yo", 12.0, "months"),
     ("decade", 120.0, "months"),
 ];
+
+/// The key of one such unit alone: a week is seven days.
+pub(super) fn span_key(word: &str) -> Option<String> {
+    let (_, scale, unit) = SPANS.iter().find(|(name, ..)| *name == word)?;
+    Some(format!("{scale} {unit}"))
+}
+
+/// Whether the piece is a decade (the 80s) rather than so many seconds.
+fn is_decade(piece: &Piece, last: &Piece) -> bool {
+    piece.text == "s"
+        && last
+            .figure
+            .is_some_and(|value| value % 10.0 == 0.0 && (1000.0..2100.0).contains(&value) || value == 80.0)
+}
 
 /// Makes one number of an amount and its unit of time, so that half an hour is 30 minutes.
 pub(super) fn times(pieces: Vec<Piece>) -> Vec<Piece> {
@@ -155,7 +220,7 @@ pub(super) fn times(pieces: Vec<Piece>) -> Vec<Piece> {
         if let Some((_, scale, unit)) = SPANS
             .iter()
             .find(|(name, ..)| *name == piece.base || *name == piece.text)
-            .filter(|_| !piece.after_stop)
+            .filter(|_| !piece.after_stop && !out.last().is_some_and(|last| is_decade(&piece, last)))
         {
             // "half an hour": the article stands between.
             if out.len() >= 2
@@ -178,10 +243,40 @@ pub(super) fn times(pieces: Vec<Piece>) -> Vec<Piece> {
                 last.text = format!("{} {unit}", value * scale);
                 last.base.clone_from(&last.text);
                 last.number = Some(if weak { NumberKind::Weak } else { NumberKind::Duration });
+                summed(&mut out);
+                continue;
+            }
+            if piece.base == "fortnight" {
+                let mut piece = piece;
+                piece.text = format!("{scale} {unit}");
+                piece.base.clone_from(&piece.text);
+                piece.number = Some(NumberKind::Duration);
+                out.push(piece);
                 continue;
             }
         }
         out.push(piece);
     }
     out
+}
+
+/// Makes one span of time of two that stand together: 4 hours 30 minutes.
+fn summed(out: &mut Vec<Piece>) {
+    let seconds = |piece: &Piece| {
+        (piece.number == Some(NumberKind::Duration) || piece.number == Some(NumberKind::Weak))
+            .then(|| piece.text.strip_suffix(" s")?.parse::<f64>().ok())
+            .flatten()
+    };
+    let [.., first, second] = out.as_slice() else { return };
+    let (Some(longer), Some(shorter)) = (seconds(first), seconds(second)) else { return };
+    if second.after_stop || longer <= shorter || longer < 3600.0 || shorter >= 3600.0 {
+        return;
+    }
+    out.pop();
+    if let Some(last) = out.last_mut() {
+        last.text = format!("{} s", longer + shorter);
+        last.base.clone_from(&last.text);
+        last.number = Some(NumberKind::Duration);
+        last.figure = None;
+    }
 }

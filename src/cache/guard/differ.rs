@@ -3,11 +3,13 @@
 //! Called by [`super::compare`]. Every judgement is symmetric by construction: it is asked of both sides, or
 //! of unordered pairs.
 
+use super::denial::{Denial, denial};
+use super::figures::{Numbers, numbers};
 use super::lexicon::{LEXICON, Tag};
 use super::pair::{MOST_LEFT, Pairing};
-use super::prepare::{Asks, NumberKind, Place, Prepared, Unit, UnitKind, flat};
+use super::prepare::{Asks, NumberKind, Place, Prepared, Unit, UnitKind};
 use super::relate::{clash, opposite, relation, same};
-use super::scan::{Span, Verbatim};
+use super::verbatim::{self, spans};
 use super::{Rule, RuleSet, Verdict};
 
 impl Prepared {
@@ -16,28 +18,8 @@ impl Prepared {
         if self.exact == other.exact {
             return Verdict::ALIKE;
         }
-        match spans(self, other) {
-            Some(rule) => Verdict { certain: Some(rule), soft: RuleSet::NONE },
-            None => Pairing::new(self, other).judge(),
-        }
+        Pairing::new(self, other).judge()
     }
-}
-
-/// A verbatim span of one prompt must stand in the other, marked or not, and marked ones in the same order.
-fn spans(one: &Prepared, other: &Prepared) -> Option<Rule> {
-    if one.spans.len().max(other.spans.len()) > MOST_LEFT && one.spans != other.spans {
-        return Some(Rule::Code);
-    }
-    first(missing_span(one, other), missing_span(other, one)).or_else(|| {
-        let in_order = |from: &Prepared, to: &Prepared| -> Vec<Span> {
-            from.spans.iter().filter(|span| to.spans.contains(span)).cloned().collect()
-        };
-        let (left, right) = (in_order(one, other), in_order(other, one));
-        left.iter()
-            .zip(&right)
-            .find(|(a, b)| a != b)
-            .and_then(|(a, b)| first(Some(span_rule(a)), Some(span_rule(b))))
-    })
 }
 
 /// The first rule in order of declaration, so that the answer does not depend on which prompt is which.
@@ -45,68 +27,87 @@ fn first(one: Option<Rule>, other: Option<Rule>) -> Option<Rule> {
     one.into_iter().chain(other).min()
 }
 
-fn missing_span(one: &Prepared, other: &Prepared) -> Option<Rule> {
-    one.spans
-        .iter()
-        .filter(|span| {
-            if other.spans.contains(span) {
-                return false;
-            }
-            match span.kind {
-                // Code counts character by character, also where the other prompt has it without marks.
-                Verbatim::Code => {
-                    let text = span.text.split_whitespace().collect::<Vec<_>>().join(" ");
-                    !other.exact.contains(&text) || other.spans.iter().any(|span| span.kind == Verbatim::Code)
-                }
-                Verbatim::Quoted => {
-                    let text = flat(&span.text);
-                    !other.flat.contains(&text) || text.trim().is_empty()
-                }
-            }
-        })
-        .map(span_rule)
-        .min()
+/// The most words left over on a side with which a rule of words still decides: where more of the sentence
+/// differs, what looks like an opposite is often said the other way round.
+pub(super) const NEAR: usize = 2;
+
+/// What has spoken so far.
+struct Found {
+    certain: Option<Rule>,
+    soft: RuleSet,
+    /// See [`apart`].
+    apart: usize,
 }
 
-fn span_rule(span: &Span) -> Rule {
-    match span.kind {
-        Verbatim::Code => Rule::Code,
-        Verbatim::Quoted => Rule::Quoted,
+impl Found {
+    fn spoken(&mut self, spoken: Option<(Rule, bool)>) {
+        match spoken {
+            Some((rule, true)) if rule.is_certain() => self.certain = self.certain.or(Some(rule)),
+            Some((rule, _)) => self.soft.insert(rule),
+            None => {}
+        }
+    }
+
+    /// A rule that is sure where the prompts are near.
+    fn near(&mut self, rule: Rule) {
+        self.spoken(Some((rule, self.is_near())));
+    }
+
+    fn is_near(&self) -> bool {
+        self.apart <= NEAR
+    }
+
+    fn verdict(self) -> Verdict {
+        match self.certain {
+            Some(_) => Verdict { certain: self.certain, soft: RuleSet::NONE },
+            None => Verdict { certain: None, soft: self.soft },
+        }
     }
 }
 
+/// How much of the prompts differs: the words of weight left over, on the side that has more of them.
+fn apart(left: &[&Unit], right: &[&Unit]) -> usize {
+    let words =
+        |units: &[&Unit]| units.iter().filter(|unit| !unit.light && unit.kind == UnitKind::Word).count();
+    words(left).max(words(right))
+}
+
 impl<'a> Pairing<'a> {
-    /// Certain rules first, in the order that names a difference best; soft ones where none of them speaks.
+    /// Certain rules first, in the order that names a difference best; all else where none of them speaks.
     fn judge(&self) -> Verdict {
         let (left, right) = (self.left_over(), self.right_over());
-        let certain = numbers(&left, &right)
-            .or_else(|| self.counted())
-            .or_else(|| first(verbatim(&left), verbatim(&right)));
-        if certain.is_none() && left.len().max(right.len()) > MOST_LEFT {
-            return Verdict { certain, soft: RuleSet::from_iter([Rule::Doubt]) };
+        let mut found = Found { certain: None, soft: RuleSet::NONE, apart: apart(&left, &right) };
+        found.spoken(spans(self.one, self.other));
+        if let Some(Numbers { rule, sure }) = numbers(self, &left, &right, found.apart) {
+            found.spoken(Some((rule, sure)));
         }
-        let mut opposites = RuleSet::NONE;
-        let mut exclusive = RuleSet::NONE;
-        let certain = certain
-            .or_else(|| negation(self))
-            .or_else(|| {
-                opposites = each_pair(&left, &right, opposite);
-                opposites.certain()
-            })
-            .or_else(|| {
-                exclusive = each_pair(&left, &right, clash);
-                exclusive.extend(exact(&left).chain(exact(&right)));
-                exclusive.certain()
-            })
-            .or_else(|| self.direction())
-            .or_else(|| self.particle());
-        if certain.is_some() {
-            return Verdict { certain, soft: RuleSet::NONE };
+        found.spoken(self.counted().map(|rule| (rule, true)));
+        found.spoken(verbatim::left_over(&left, &right, self.one, self.other));
+        if found.certain.is_none() && left.len().max(right.len()) > MOST_LEFT {
+            found.soft.insert(Rule::Doubt);
+            return found.verdict();
         }
-        let mut soft = opposites.soft();
-        soft.extend(exclusive.soft().iter());
-        soft.extend(each_pair(&left, &right, names).iter());
-        soft.extend(each_pair(&left, &right, siblings).iter());
+        match denial(self) {
+            Denial::Same => {}
+            Denial::Unclear => found.soft.insert(Rule::Negation),
+            Denial::Differs => found.near(Rule::Negation),
+        }
+        each_pair(&left, &right, opposite).iter().for_each(|rule| found.near(rule));
+        each_pair(&left, &right, clash).iter().for_each(|rule| found.near(rule));
+        // A word of a class in which one alone counts, and no other of the class opposite.
+        let sure = found.apart <= 1;
+        let alone: RuleSet = exact(&left).chain(exact(&right)).collect();
+        alone.iter().for_each(|rule| found.spoken(Some((rule, sure))));
+        if self.turned_back() || self.particle() {
+            found.near(Rule::Direction);
+        } else if self.retargeted() {
+            found.spoken(Some((Rule::Direction, found.apart == 0)));
+        }
+        if found.certain.is_some() {
+            return found.verdict();
+        }
+        found.soft.extend(each_pair(&left, &right, names).iter());
+        found.soft.extend(each_pair(&left, &right, siblings).iter());
         let others = [
             self.asker(),
             self.swapped(),
@@ -118,8 +119,8 @@ impl<'a> Pairing<'a> {
             self.substitution(&left, &right),
             self.doubt(&left, &right),
         ];
-        soft.extend(others.into_iter().flatten());
-        Verdict { certain: None, soft }
+        found.soft.extend(others.into_iter().flatten());
+        found.verdict()
     }
 
     /// Equal numbers that count different things: 3 cups of flour and 2 of sugar.
@@ -148,18 +149,19 @@ impl<'a> Pairing<'a> {
     }
 
     /// The source of one is the target of the other.
-    fn direction(&self) -> Option<Rule> {
+    fn turned_back(&self) -> bool {
         let opposite = |a: &Unit, b: &Unit| a.place == Place::Source && b.place == Place::Target;
-        if self.pairs().any(|(a, b)| opposite(a, b) || opposite(b, a)) {
-            return Some(Rule::Direction);
-        }
-        // From x to y against y to x, where only one of the ends is marked.
+        self.pairs().any(|(a, b)| opposite(a, b) || opposite(b, a))
+    }
+
+    /// From x to y against y to x, where only one of the ends is marked.
+    fn retargeted(&self) -> bool {
         let gains = |one: Place, other: Place| one == Place::Target && other != Place::Target;
         let named =
             |unit: &Unit| unit.word.is_none_or(|word| word.parts.contains('n') || word.parts.is_empty());
         let there = self.pairs().any(|(a, b)| gains(a.place, b.place) && b.place != Place::Aside && named(a));
         let back = self.pairs().any(|(a, b)| gains(b.place, a.place) && a.place != Place::Aside && named(b));
-        (there && back).then_some(Rule::Direction)
+        there && back
     }
 
     /// Who does what to whom: two things change their places round the same word.
@@ -219,17 +221,22 @@ impl<'a> Pairing<'a> {
     }
 
     /// Equal sentences but for a small word that turns them round.
-    fn particle(&self) -> Option<Rule> {
+    fn particle(&self) -> bool {
         let (one, other) = (&self.one.frame, &self.other.frame);
         let particle = |(a, b): (&String, &String)| {
             let both = [a.as_str(), b.as_str()];
             PARTICLES.iter().any(|(one, other)| both == [*one, *other] || both == [*other, *one])
         };
         let framing = |(a, b): (&String, &String)| a == b || LEXICON.is_stop(a) && LEXICON.is_stop(b);
-        (one.len() == other.len()
+        let sorted = |frame: &'a [String]| {
+            let mut words: Vec<&String> = frame.iter().collect();
+            words.sort_unstable();
+            words
+        };
+        one.len() == other.len()
             && one.iter().zip(other).all(framing)
-            && one.iter().zip(other).any(particle))
-        .then_some(Rule::Direction)
+            && one.iter().zip(other).any(particle)
+            && sorted(one) != sorted(other)
     }
 
     /// Equal sentences in which words have changed places, other than round `and` and `or`.
@@ -323,55 +330,6 @@ fn exact(units: &[&Unit]) -> impl Iterator<Item = Rule> {
         }
         _ => None,
     })
-}
-
-/// Numbers left over on either side.
-fn numbers(left: &[&Unit], right: &[&Unit]) -> Option<Rule> {
-    let of = |units: &[&Unit]| -> Vec<(NumberKind, String)> {
-        units
-            .iter()
-            .filter_map(|unit| match unit.kind {
-                UnitKind::Number(kind) => Some((kind, unit.key.clone())),
-                _ => None,
-            })
-            .collect()
-    };
-    let (one, other) = (of(left), of(right));
-    let strong = |list: &[(NumberKind, String)]| list.iter().any(|(kind, _)| *kind != NumberKind::Weak);
-    if !strong(&one) && !strong(&other) {
-        return None;
-    }
-    one.iter()
-        .chain(&other)
-        .map(|(kind, _)| match kind {
-            NumberKind::Plain | NumberKind::Weak => Rule::Number,
-            NumberKind::Duration => Rule::Unit,
-            NumberKind::Year | NumberKind::Time => Rule::Date,
-            NumberKind::Version => Rule::Version,
-        })
-        .min()
-}
-
-/// Code, addresses and quoted words left over.
-fn verbatim(units: &[&Unit]) -> Option<Rule> {
-    units
-        .iter()
-        .filter_map(|unit| match (unit.kind, unit.verbatim) {
-            (UnitKind::Address, _) => Some(Rule::Address),
-            (UnitKind::Code, _) | (_, Some(Verbatim::Code)) => Some(Rule::Code),
-            _ => None,
-        })
-        .min()
-}
-
-/// A negation that reaches a word on one side and not on the other.
-fn negation(pairing: &Pairing<'_>) -> Option<Rule> {
-    let pairs = || pairing.pairs().map(|(a, b)| (a.negated, b.negated));
-    if pairs().any(|pair| pair == (true, false)) && pairs().any(|pair| pair == (false, true)) {
-        return Some(Rule::Negation);
-    }
-    let count = |prompt: &Prepared| prompt.units.iter().filter(|unit| unit.negated).count();
-    (count(pairing.one) != count(pairing.other)).then_some(Rule::Negation)
 }
 
 /// Two different names.

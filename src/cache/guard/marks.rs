@@ -48,40 +48,32 @@ const AUXILIARIES: &[&str] = &[
 ];
 
 const NEGATORS: &[&str] = &[
-    "not", "no", "never", "without", "none", "nor", "neither", "nobody", "nothing", "nowhere", "hardly",
-    "except",
+    "not", "no", "non", "never", "without", "none", "nor", "neither", "nobody", "nothing", "nowhere",
+    "hardly", "except",
 ];
 
 /// Marks the unit a negation reaches; one that lies on an axis of opposites is turned round instead.
 pub(super) fn negations(units: &mut Vec<Unit>, pieces: &[Piece]) {
     for (at, piece) in pieces.iter().enumerate().filter(|(_, piece)| piece.token.verbatim.is_none()) {
-        if piece.text == "free" && !piece.after_stop {
-            free_of(units, at);
-        } else if NEGATORS.contains(&piece.text.as_str()) && !is_idle(pieces, at) {
+        if NEGATORS.contains(&piece.text.as_str()) && !is_idle(pieces, at) {
             negate(units, pieces, at);
         }
     }
     units.retain(|unit| !NEGATORS.contains(&unit.written.as_str()) || unit.verbatim.is_some());
 }
 
-/// `sugar-free` is without sugar.
-fn free_of(units: &mut [Unit], at: usize) {
-    let here = units.partition_point(|unit| unit.at < at);
-    let noun = |unit: &Unit| unit.at + 1 == at && unit.word.is_some_and(|word| word.parts.contains('n'));
-    if let Some(unit) = here.checked_sub(1).and_then(|before| units.get_mut(before)).filter(|unit| noun(unit))
-    {
-        unit.negated = true;
-        if let Some(free) = units.get_mut(here).filter(|unit| unit.at == at) {
-            free.light = true;
-        }
-    }
-}
+/// Words behind which `no` is an answer or a number: say no to, the phone no. of.
+const IDLE_BEHIND: &[&str] = &["to", "or", "and", "from", "of", "in", "for", "on", "at", "each"];
 
-/// `or not`, `why not`, `not only`: no negation of anything said.
+/// `or not`, `why not`, `not only`, `say no to`, `order no. 7`: no negation of anything said.
 fn is_idle(pieces: &[Piece], at: usize) -> bool {
     let text = |at: usize| pieces.get(at).map_or("", |piece| piece.text.as_str());
     let before = at.checked_sub(1).map_or("", text);
     let last = pieces.get(at + 1).is_none_or(|next| next.after_stop);
+    let number = pieces.get(at + 1).is_some_and(|next| next.number.is_some());
+    if text(at) == "no" && (last || number || before == "or" || IDLE_BEHIND.contains(&text(at + 1))) {
+        return true;
+    }
     (before == "or" && (last || matches!(text(at + 1), "a" | "the")))
         || text(at + 1) == "only"
         || (before == "why" && last)

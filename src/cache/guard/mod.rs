@@ -38,7 +38,9 @@
 //! synonyms, and any word left over on both sides tells it apart.
 
 mod counts;
+mod denial;
 mod differ;
+mod figures;
 mod leaning;
 mod lexicon;
 mod marks;
@@ -49,6 +51,7 @@ mod relate;
 mod rule;
 mod scan;
 mod shape;
+mod verbatim;
 
 pub use leaning::{Leaning, Leanings, exact_only, leanings};
 pub use prepare::Prepared;

@@ -70,11 +70,17 @@ pub(super) fn read(chunk: &str) -> Option<Vec<Part>> {
     rest = version.unwrap_or(rest);
     let negative = rest.strip_prefix('-').filter(|after| after.starts_with(|c: char| c.is_ascii_digit()));
     rest = negative.unwrap_or(rest);
-    if !rest.starts_with(|c: char| c.is_ascii_digit()) {
+    let fraction =
+        rest.strip_prefix('.').is_some_and(|after| after.starts_with(|c: char| c.is_ascii_digit()));
+    if !fraction && !rest.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
     if let Some(time) = clock(rest) {
         parts.push(Part::Time(time));
+        return Some(parts);
+    }
+    if let Some(part) = FRACTIONS.iter().find(|(written, _)| *written == rest).map(|(_, value)| *value) {
+        parts.push(Part::Amount(Amount::of(part)));
         return Some(parts);
     }
     // A range, a date or a telephone number: each number counts.
@@ -97,7 +103,7 @@ pub(super) fn read(chunk: &str) -> Option<Vec<Part>> {
         "" => parts.push(Part::Amount(amount)),
         "st" | "nd" | "rd" | "th" => parts.push(Part::Amount(Amount { ordinal: true, ..amount })),
         "am" | "pm" | "a.m" | "p.m" => parts.push(half_day(amount.value?, suffix.starts_with('p'))?),
-        "k" | "bn" | "mn" | "mio" => {
+        "k" | "bn" | "mn" | "mio" if figures != "401" => {
             let scale = match suffix.as_str() {
                 "k" => 1e3,
                 "bn" => 1e9,
@@ -161,8 +167,11 @@ fn clock(text: &str) -> Option<u32> {
 
 /// An hour with `am` or `pm`.
 pub(super) fn half_day(hour: f64, afternoon: bool) -> Option<Part> {
-    let hours = (1..=12).find(|whole| (f64::from(*whole) - hour).abs() < 1e-9)?;
-    Some(Part::Time((hours % 12 + if afternoon { 12 } else { 0 }) * 60))
+    // Minutes may follow a point: 2.30 p.m.
+    let (hours, minutes) = (1..=12_u32)
+        .flat_map(|hours| (0..60_u32).map(move |minutes| (hours, minutes)))
+        .find(|(hours, minutes)| (f64::from(*hours) + f64::from(*minutes) / 100.0 - hour).abs() < 1e-9)?;
+    Some(Part::Time((hours % 12 + if afternoon { 12 } else { 0 }) * 60 + minutes))
 }
 
 /// A number word.
@@ -174,12 +183,27 @@ pub(super) fn word(text: &str) -> Option<Amount> {
     Some(Amount { spelt: true, ordinal: true, ..Amount::of(*value) })
 }
 
+/// A Roman numeral of two letters or more, in capitals.
+pub(super) fn roman(text: &str) -> Option<Amount> {
+    const NUMERALS: &[&str] = &[
+        "II", "III", "IV", "VI", "VII", "VIII", "IX", "XI", "XII", "XIII", "XIV", "XV", "XVI", "XVII",
+        "XVIII",
+    ];
+    const VALUES: &[f64] =
+        &[2.0, 3.0, 4.0, 6.0, 7.0, 8.0, 9.0, 11.0, 12.0, 13.0, 14.0, 15.0, 16.0, 17.0, 18.0];
+    let (_, value) = NUMERALS.iter().zip(VALUES).find(|(numeral, _)| **numeral == text)?;
+    Some(Amount::of(*value))
+}
+
 /// Joins number words that follow one another: twenty five, two hundred, forty million. None: they do
 /// not join.
 pub(super) fn join(first: &Amount, second: &Amount) -> Option<Amount> {
     let (left, right) = (first.value?, second.value?);
     if first.ordinal {
         return None;
+    }
+    if second.spelt && right == 0.5 && left >= 1.0 && left.fract() == 0.0 {
+        return Some(Amount { spelt: first.spelt, ..Amount::of(left + right) });
     }
     let spelt = first.spelt && second.spelt;
     let ends = |step: f64| left >= step && left % step == 0.0;
@@ -195,6 +219,10 @@ pub(super) fn join(first: &Amount, second: &Amount) -> Option<Amount> {
     };
     Some(Amount { value: Some(joined), written: String::new(), ordinal: second.ordinal, spelt: true })
 }
+
+/// Fractions that are no dates.
+const FRACTIONS: &[(&str, f64)] =
+    &[("1/2", 0.5), ("1/3", 1.0 / 3.0), ("2/3", 2.0 / 3.0), ("1/4", 0.25), ("3/4", 0.75)];
 
 const CARDINALS: &[(&str, f64)] = &[
     ("zero", 0.0),

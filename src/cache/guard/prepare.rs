@@ -83,8 +83,19 @@ pub(super) struct Unit {
     pub(super) verbatim: Option<Verbatim>,
     pub(super) negated: bool,
     pub(super) place: Place,
+    /// The number as written, before what follows it was made part of it: 10 for ten minutes, 3 for 3 p.m.
+    pub(super) figure: Option<f64>,
+    /// A number written in words.
+    pub(super) spelt: bool,
     /// Number of the first token it was made from, counted in [`Prepared::frame`].
     pub(super) at: usize,
+}
+
+impl Unit {
+    /// Third rather than three.
+    pub(super) fn is_ordinal(&self) -> bool {
+        matches!(self.kind, UnitKind::Number(_)) && self.key.ends_with("th")
+    }
 }
 
 /// What a unit is.
@@ -116,6 +127,8 @@ pub(super) struct Piece {
     pub(super) token: Token,
     pub(super) number: Option<NumberKind>,
     pub(super) after_stop: bool,
+    /// See [`Unit::figure`].
+    pub(super) figure: Option<f64>,
 }
 
 impl Prepared {
@@ -203,7 +216,12 @@ fn without_fillers(tokens: &[Token]) -> Vec<Piece> {
         }
         let text = token.text.clone();
         let base = if token.kind == Kind::Word { LEXICON.base(&text) } else { text.clone() };
-        pieces.push(Piece { text, base, token: token.clone(), number: None, after_stop });
+        let figure = match &token.kind {
+            Kind::Number(amount) => amount.value,
+            Kind::Time(minutes) => (minutes % 60 == 0).then(|| f64::from(minutes / 60)),
+            _ => None,
+        };
+        pieces.push(Piece { text, base, token: token.clone(), number: None, after_stop, figure });
         after_stop = false;
     }
     pieces
@@ -266,6 +284,8 @@ fn unit(pieces: &[Piece], at: usize, length: usize, tags: &'static [Tag]) -> Uni
         verbatim: first.and_then(|piece| piece.token.verbatim),
         negated: false,
         place: Place::Plain,
+        figure: first.and_then(|piece| piece.figure),
+        spelt: first.and_then(amount).is_some_and(|amount| amount.spelt),
         at,
         key,
         written,

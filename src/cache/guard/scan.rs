@@ -7,7 +7,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::number::{self, Amount};
-use super::shape::{CONTRACTIONS, IS_AFTER, is_address, is_code, trim};
+use super::shape::{CONTRACTIONS, IS_AFTER, is_address, is_code, iso_date, shorthand, trim};
 
 /// How a token counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -240,6 +240,21 @@ impl Scan {
         }
         if !core.contains(|c: char| c.is_alphanumeric()) {
             self.symbols(core, verbatim);
+        } else if let Some(full) = shorthand(core) {
+            for word in full.split(' ') {
+                self.word(word.to_owned(), word, verbatim);
+            }
+        } else if let Some((year, month, day)) = iso_date(core) {
+            for part in [day, month, year] {
+                for amount in number::read(part).into_iter().flatten() {
+                    if let number::Part::Amount(amount) = amount {
+                        self.push(amount.key(), Kind::Number(amount), verbatim);
+                    }
+                }
+                if part.starts_with(char::is_alphabetic) {
+                    self.word(part.to_owned(), part, verbatim);
+                }
+            }
         } else if is_address(core) {
             self.push(core.trim_end_matches('/').to_owned(), Kind::Address, verbatim);
         } else if let Some(parts) = number::read(core) {
@@ -255,6 +270,13 @@ impl Scan {
         } else if is_code(core) {
             self.push(core.to_owned(), Kind::Code, verbatim);
         } else {
+            let core = match core.to_lowercase().strip_suffix("-free") {
+                Some(noun) if noun.chars().all(char::is_alphabetic) => {
+                    self.word("without".to_owned(), "without", verbatim);
+                    core.get(..noun.len()).unwrap_or(core)
+                }
+                _ => core,
+            };
             for part in core.split(['-', '/']).filter(|part| !part.is_empty()) {
                 if part != core
                     && let Some(number::Part::Amount(amount)) =
@@ -337,6 +359,14 @@ impl Scan {
             });
             return;
         }
+        // Henry VIII and World War II, not an abbreviation on its own.
+        if let Some(value) = number::roman(written)
+            && self.tokens.last().is_some_and(|last| last.capital || last.text == "class")
+        {
+            let amount = number::Amount { ordinal: false, ..value };
+            self.push(amount.key(), Kind::Number(amount), verbatim);
+            return;
+        }
         let capital = written.starts_with(char::is_uppercase);
         let inner = written.chars().skip(1).any(|c| c.is_uppercase() || c.is_ascii_digit());
         let name = (inner || (capital && !begins)) && text != "i";
@@ -349,6 +379,13 @@ impl Scan {
             "->" | "=>" | "\u{2192}" => self.word("to".to_owned(), "to", verbatim),
             "$" | "%" | "\u{20ac}" | "\u{a3}" | "\u{a5}" => self.word(core.to_owned(), core, verbatim),
             _ if core.contains(|c: char| "+*/=<>^%|~!@#\u{d7}\u{f7}".contains(c)) => {
+                self.push(core.to_owned(), Kind::Operator, verbatim);
+            }
+            // Between figures it subtracts, elsewhere it is a dash.
+            "-" if self.tokens.last().is_some_and(|last| {
+                matches!(last.kind, Kind::Number(_) | Kind::Code) || last.text.len() == 1
+            }) =>
+            {
                 self.push(core.to_owned(), Kind::Operator, verbatim);
             }
             _ if core.is_ascii() => {}

@@ -45,6 +45,61 @@ pub(super) const CONTRACTIONS: &[(&str, &str)] = &[
     ("teh", "the"),
 ];
 
+/// Shorthand that is written with digits or a slash and is neither a number nor a choice.
+const SHORTHAND: &[(&str, &str)] = &[
+    ("w/o", "without"),
+    ("w/out", "without"),
+    ("w/", "with"),
+    ("w/in", "within"),
+    ("b/c", "because"),
+    ("b/w", "between"),
+    ("b4", "before"),
+    ("xcept", "except"),
+    ("excpt", "except"),
+    ("4ever", "forever"),
+    ("2day", "today"),
+    ("2nite", "tonight"),
+    ("2moro", "tomorrow"),
+    ("in2", "into"),
+    ("24/7", "always"),
+    ("and/or", "or"),
+];
+
+/// What shorthand is short for.
+pub(super) fn shorthand(core: &str) -> Option<&'static str> {
+    let lower = core.to_lowercase();
+    SHORTHAND.iter().find(|(short, _)| *short == lower).map(|(_, full)| *full)
+}
+
+/// Year, name of the month and day of `2021-03-04`.
+pub(super) fn iso_date(core: &str) -> Option<(&str, &'static str, &str)> {
+    let (year, rest) = core.split_once('-')?;
+    let (month, day) = rest.split_once('-')?;
+    let digits =
+        |text: &str, count: usize| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(year, 4) || !digits(month, 2) || !digits(day, 2) {
+        return None;
+    }
+    let number: usize = month.parse().ok()?;
+    MONTHS.get(number.checked_sub(1)?).map(|month| (year, *month, day))
+}
+
+/// The months in full.
+const MONTHS: &[&str] = &[
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
+
 /// Takes sentence marks and lone brackets off a chunk; the flag tells whether a sentence or clause ends there.
 pub(super) fn trim(chunk: &str) -> (&str, bool) {
     // Nothing people write is longer; a run of brackets would cost its square.
