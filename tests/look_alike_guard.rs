@@ -10,6 +10,7 @@ use rejoinder::eval::pairs::{Format, Pair, read};
 
 const SUITE: &str = include_str!("quality/pairs.csv");
 const RULES: &str = include_str!("quality/rules.csv");
+const GUARD: &str = include_str!("quality/guard.csv");
 
 fn pairs(file: &str) -> Vec<Pair> {
     let read = read(file.as_bytes(), Some(Format::Csv)).unwrap();
@@ -60,6 +61,30 @@ fn each_rule_stops_its_pairs_and_passes_its_paraphrases() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What only a soft rule stops is no veto, so it passes here.
+#[test]
+fn each_certain_rule_vetoes_its_pairs_and_no_paraphrase_of_them() {
+    let mut wrong = Vec::new();
+    let mut rows = BTreeMap::new();
+    for row in csv::Reader::from_reader(GUARD.as_bytes()).deserialize::<(String, String, String, String)>() {
+        let (name, expected, a, b) = row.unwrap();
+        let rule = Rule::from_name(&name).unwrap();
+        let certain = compare(&a, &b).certain;
+        let stops = expected == "stop";
+        assert!(stops || expected == "pass", "{expected}");
+        *rows.entry((rule, stops)).or_insert(0) += 1;
+        if certain != stops.then_some(rule) {
+            wrong.push(format!("{name} {expected}: {a:?} {b:?} gave {certain:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for rule in Rule::ALL.iter().filter(|rule| rule.is_certain()) {
+        for stops in [true, false] {
+            assert!(rows.get(&(*rule, stops)).is_some_and(|count| *count >= 4), "{rule} {stops}");
+        }
+    }
+}
+
 #[test]
 fn the_rule_that_speaks_is_the_one_that_applies() {
     for (a, b, rule) in [
@@ -97,6 +122,12 @@ fn prompts_that_lean_on_what_they_do_not_say() {
         ("What is the weather in Oslo?", Leaning::Moment),
         ("Who is in the news today?", Leaning::Moment),
         ("What is the latest version of Go?", Leaning::Moment),
+        ("What should I wear this month?", Leaning::Moment),
+        ("\"continue\"", Leaning::Context),
+        ("Please show my invoices", Leaning::Person),
+        ("Why was my payment rejected?", Leaning::Person),
+        ("Where is the nearest pharmacy?", Leaning::Person),
+        ("Give me another example", Leaning::Variety),
         ("Where is my order?", Leaning::Person),
         ("When will my package arrive?", Leaning::Person),
         ("Tell me another joke", Leaning::Variety),
@@ -106,6 +137,16 @@ fn prompts_that_lean_on_what_they_do_not_say() {
         assert_eq!(exact_only(prompt), Some(leaning), "{prompt:?}");
     }
     for prompt in [
+        "What does 'today' mean?",
+        "Make this polite: 'I can't come tonight, it's my last day.'",
+        "Where should my commas go in \"The latest news, today\"?",
+        "Rank Mars, Venus and Earth from nearest to farthest from the sun",
+        "How do I generate a random integer in C#?",
+        "Move a folder into another directory in Linux",
+        "Merge two dicts in Python so that the second one wins for keys that both have",
+        "What was your first job?",
+        "Fix the author of the latest commit in git",
+        "Is my bread done when it sounds hollow?",
         "What is the capital of France?",
         "How do I track my order?",
         "How do I change my password?",
@@ -198,8 +239,10 @@ proptest! {
     fn a_number_on_one_side_never_helps(number in 0_usize..438, added in 70_001_u32..79_999) {
         let pair = &pairs(SUITE)[number];
         let longer = format!("{} {added}", pair.a);
-        prop_assert!(compare(&longer, &pair.b).certain.is_some());
-        prop_assert!(compare(&pair.b, &longer).certain.is_some());
+        prop_assert!(!compare(&longer, &pair.b).is_alike());
+        prop_assert!(!compare(&pair.b, &longer).is_alike());
+        prop_assert_eq!(compare(&longer, &pair.a).certain, Some(Rule::Number));
+        prop_assert_eq!(compare(&pair.a, &longer).certain, Some(Rule::Number));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use super::scan::Kind;
 pub(super) fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
     let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
     for mut piece in pieces {
-        linked(&mut out, &piece);
+        if linked(&mut out, &piece) {
+            continue;
+        }
         let before = out.last_mut();
         if let Some(before) = before
             && let Some(first) = amount(before).cloned()
@@ -57,28 +59,34 @@ pub(super) fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
     out
 }
 
-/// Takes out the `and` of two hundred and forty and of two and a half, so that the numbers join; the article of the
-/// half as well.
-fn linked(out: &mut Vec<Piece>, piece: &Piece) {
-    let Some(second) = amount(piece).filter(|second| second.spelt && !piece.after_stop) else { return };
-    let half = second.value == Some(0.5);
+/// Takes out the `and` of two hundred and forty, so that the numbers join, and adds the half of two and a half; tells
+/// whether the piece is done with.
+fn linked(out: &mut Vec<Piece>, piece: &Piece) -> bool {
+    let Some(second) = amount(piece).filter(|second| second.spelt && !piece.after_stop) else { return false };
     let text = |back: usize| {
         out.len().checked_sub(back).and_then(|at| out.get(at)).map_or("", |piece| piece.text.as_str())
     };
+    let half = second.value == Some(0.5);
     let words = match (text(1), text(2)) {
         ("and", _) if !half => 1,
         ("a", "and") if half => 2,
-        _ => return,
+        _ => return false,
     };
-    let first = out.len().checked_sub(words + 1).and_then(|at| out.get(at)).and_then(amount);
-    let joins = first.is_some_and(|first| {
-        first
-            .value
-            .is_some_and(|value| if half { value.fract() == 0.0 } else { value >= 100.0 && first.spelt })
-    });
-    if joins {
+    let first = out.len().checked_sub(words + 1).and_then(|at| out.get(at)).and_then(amount).cloned();
+    let Some((first, value)) = first.and_then(|first| Some((first.clone(), first.value?))) else {
+        return false;
+    };
+    if half && value.fract() == 0.0 {
+        out.truncate(out.len() - words);
+        if let Some(last) = out.last_mut() {
+            set_number(last, Amount { value: Some(value + 0.5), ..first }, None);
+        }
+        return true;
+    }
+    if value >= 100.0 && first.spelt {
         out.truncate(out.len() - words);
     }
+    false
 }
 
 fn set_number(piece: &mut Piece, amount: Amount, kind: Option<NumberKind>) {

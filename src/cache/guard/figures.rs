@@ -136,9 +136,11 @@ fn alike(one: f64, other: f64) -> bool {
 
 /// Seven days where the other prompt says a week.
 fn is_span(unit: &Unit, theirs: &[&Unit]) -> bool {
-    theirs
-        .iter()
-        .any(|other| other.kind == UnitKind::Word && span_key(&other.key).is_some_and(|key| key == unit.key))
+    theirs.iter().any(|other| {
+        let word =
+            other.key.strip_prefix("a ").or_else(|| other.key.strip_prefix("an ")).unwrap_or(&other.key);
+        other.kind == UnitKind::Word && span_key(word).is_some_and(|key| key == unit.key)
+    })
 }
 
 /// `4` and `2` where the other prompt says `for` and `to`.

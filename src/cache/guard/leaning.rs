@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use super::named;
 use super::prepare::flat;
+use super::scan;
 
 named! {
     /// What a prompt leans on besides its own words. The names are stable.
@@ -109,6 +110,10 @@ enum Place {
     /// At the start of a short prompt, which says nothing else.
     ShortStart,
     End,
+    /// In a prompt too short to say itself what is meant.
+    Brief,
+    /// At the end of such a prompt.
+    BriefEnd,
     Whole,
     /// Shows nothing, and is passed over.
     Nowhere,
@@ -116,6 +121,9 @@ enum Place {
 
 /// Words in a prompt so short that a pronoun in it can only mean what was said before.
 const SHORT: usize = 5;
+
+/// Words in a prompt so short that `the second one` in it is hardly of its own.
+const BRIEF: usize = 10;
 
 /// The phrases by their first word.
 static SIGNS: LazyLock<HashMap<String, Vec<Sign>>> = LazyLock::new(read);
@@ -135,6 +143,8 @@ fn read() -> HashMap<String, Vec<Sign>> {
         let (place, phrase) = match (marks.next(), marks.as_str(), line.strip_suffix('$')) {
             (Some('^'), rest, _) => (Place::Start, rest),
             (Some('~'), rest, _) => (Place::ShortStart, rest),
+            (Some('%'), rest, _) if rest.ends_with('$') => (Place::BriefEnd, rest),
+            (Some('%'), rest, _) => (Place::Brief, rest),
             (Some('='), rest, _) => (Place::Whole, rest),
             (Some('!'), rest, _) => (Place::Nowhere, rest),
             (_, _, Some(rest)) => (Place::End, rest),
@@ -171,14 +181,17 @@ pub fn exact_only(prompt: &str) -> Option<Leaning> {
     leanings(prompt).first()
 }
 
-/// All that a prompt's words lean on. Linear in the length of the prompt.
+/// All that a prompt's words lean on; what it quotes does not count. Linear in the length of the prompt.
 pub fn leanings(prompt: &str) -> Leanings {
-    let text = flat(prompt);
+    let text = flat(&scan::unmarked(prompt));
     let bare = bare(&text);
+    // Where the prompt begins behind its manners.
+    let start = text.find(bare).map_or(0, |start| start.saturating_sub(1));
     let mut found = Leanings::NONE;
     let mut at = 0;
     // `flat` puts one blank between words and one at either end, so a word begins behind each blank.
-    let short = text.split_whitespace().count() <= SHORT;
+    let words = text.split_whitespace().count();
+    let (short, brief) = (words <= SHORT, words <= BRIEF);
     while let Some(rest) = text.get(at..).filter(|rest| rest.len() > 1) {
         let word = rest.trim_start().split(' ').next().unwrap_or_default();
         let signs = || SIGNS.get(word).into_iter().flatten().filter(|sign| rest.starts_with(&sign.text));
@@ -189,9 +202,11 @@ pub fn leanings(prompt: &str) -> Leanings {
         for sign in signs() {
             let applies = match sign.place {
                 Place::Anywhere => true,
-                Place::Start => at == 0,
+                Place::Start => at == 0 || at == start,
                 Place::ShortStart => at == 0 && short,
                 Place::End => rest.len() == sign.text.len(),
+                Place::Brief => brief,
+                Place::BriefEnd => brief && rest.len() == sign.text.len(),
                 Place::Whole | Place::Nowhere => false,
             };
             if applies {
@@ -201,7 +216,7 @@ pub fn leanings(prompt: &str) -> Leanings {
         at += word.len() + 1;
     }
     if HOW_TO.iter().any(|start| bare.starts_with(start)) {
-        found = found.without(Leaning::Person);
+        found = found.without(Leaning::Person).without(Leaning::Variety);
     }
     let word = bare.split_whitespace().next().unwrap_or_default();
     let whole = SIGNS.get(word).into_iter().flatten();

@@ -3,7 +3,7 @@
 //! Called by [`super::prepare`].
 
 use super::lexicon::{LEXICON, Tag};
-use super::prepare::{Asks, Piece, Place, Tense, Unit};
+use super::prepare::{Asks, Piece, Place, Tense, Unit, UnitKind};
 
 /// Marks what stands behind `from`, `to`, `in` and the like.
 pub(super) fn places(units: &mut [Unit], pieces: &[Piece]) {
@@ -87,7 +87,9 @@ fn negate(units: &mut [Unit], pieces: &[Piece], at: usize) {
     let behind = units.partition_point(|unit| unit.at <= at);
     let before = behind.checked_sub(1);
     // Part of a phrase that is a unit of its own (no more than, not working).
-    let part_of = |unit: &Unit| unit.key.contains(' ') && at < unit.at + unit.key.split(' ').count();
+    let part_of = |unit: &Unit| {
+        unit.kind == UnitKind::Word && unit.key.contains(' ') && at < unit.at + unit.key.split(' ').count()
+    };
     if before.and_then(|before| units.get(before)).is_some_and(part_of) {
         return;
     }

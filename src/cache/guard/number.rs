@@ -202,8 +202,9 @@ pub(super) fn join(first: &Amount, second: &Amount) -> Option<Amount> {
     if first.ordinal {
         return None;
     }
-    if second.spelt && right == 0.5 && left >= 1.0 && left.fract() == 0.0 {
-        return Some(Amount { spelt: first.spelt, ..Amount::of(left + right) });
+    if first.spelt && second.spelt && left == 1.0 && right < 1.0 {
+        // One half.
+        return Some(second.clone());
     }
     let spelt = first.spelt && second.spelt;
     let ends = |step: f64| left >= step && left % step == 0.0;

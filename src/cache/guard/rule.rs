@@ -4,12 +4,13 @@
 
 use super::named;
 
-/// What a comparison found. At most one of its two parts says something.
+/// What a comparison found. At most one of its two parts says anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// The first certain rule that speaks, in the order in which they are asked: the prompts differ.
     pub certain: Option<Rule>,
-    /// The soft rules that speak; they are not asked where a certain one speaks.
+    /// The rules that speak without deciding: soft ones, and certain ones that see their difference but are not sure
+    /// of it, since much else differs as well. Empty where a certain one decides.
     pub soft: RuleSet,
 }
 
@@ -83,7 +84,7 @@ named! {
 }
 
 impl Rule {
-    /// Whether the rule decides alone. One that does names a difference no reply can answer both sides of; it
+    /// Whether the rule can decide alone. One that does names a difference no reply can answer both sides of; it
     /// vetoes a reuse whatever else speaks for it. The others (doubt, substitution, entity and their like) miss what
     /// they do not know and stop much that is alike: evidence for a verifier, and decisive only where there is none.
     pub const fn is_certain(self) -> bool {

@@ -81,7 +81,32 @@ pub(super) fn words_of(phrase: &str) -> Vec<String> {
 
 /// Cuts up a prompt.
 pub(super) fn scan(prompt: &str) -> Scan {
-    let normal: String = prompt
+    let mut scan = Scan::default();
+    parts(&normal(prompt), |part| match part {
+        Part::Plain(text) => scan.plain(text),
+        Part::Marked(kind, inner) => scan.span(kind, inner),
+    });
+    scan
+}
+
+/// The prompt with a mere word in place of what it quotes, but whole where it consists of nothing else.
+pub(super) fn unmarked(prompt: &str) -> String {
+    let normal = normal(prompt);
+    let mut text = String::with_capacity(normal.len());
+    let mut says = false;
+    parts(&normal, |part| match part {
+        Part::Plain(plain) => {
+            says |= plain.contains(char::is_alphanumeric);
+            text.push_str(plain);
+        }
+        Part::Marked(..) => text.push_str(" quoted "),
+    });
+    if says { text } else { normal }
+}
+
+/// One spelling of blanks, dashes and apostrophes.
+fn normal(prompt: &str) -> String {
+    prompt
         .nfc()
         .filter_map(|c| match c {
             '\u{2018}' | '\u{2019}' | '\u{02bc}' => Some('\''),
@@ -90,9 +115,20 @@ pub(super) fn scan(prompt: &str) -> Scan {
             '\u{200b}' | '\u{feff}' | '\r' => None,
             other => Some(other),
         })
-        .collect();
-    let mut scan = Scan::default();
-    let mut rest = normal.as_str();
+        .collect()
+}
+
+/// A part of a prompt.
+enum Part<'a> {
+    /// Text outside marks.
+    Plain(&'a str),
+    /// What stands between marks.
+    Marked(Verbatim, &'a str),
+}
+
+/// Gives out the parts of a prompt in order.
+fn parts<'a>(normal: &'a str, mut each: impl FnMut(Part<'a>)) {
+    let mut rest = normal;
     let mut before = None;
     let mut plain_from = rest;
     let mut hopeless: Vec<char> = Vec::new();
@@ -108,9 +144,8 @@ pub(super) fn scan(prompt: &str) -> Scan {
             hopeless.push(mark);
         }
         if let Some((kind, inner, after)) = end {
-            let plain = plain_from.get(..plain_from.len() - rest.len()).unwrap_or_default();
-            scan.plain(plain);
-            scan.span(kind, inner);
+            each(Part::Plain(plain_from.get(..plain_from.len() - rest.len()).unwrap_or_default()));
+            each(Part::Marked(kind, inner));
             rest = after;
             plain_from = after;
             before = Some('"');
@@ -119,8 +154,7 @@ pub(super) fn scan(prompt: &str) -> Scan {
             before = Some(mark);
         }
     }
-    scan.plain(plain_from);
-    scan
+    each(Part::Plain(plain_from));
 }
 
 /// If a verbatim span opens at the start of `rest`: its kind, its inside, and what follows it.

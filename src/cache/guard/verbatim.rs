@@ -139,11 +139,18 @@ fn unsaid(units: &[&Unit], theirs: &[&Unit], other: &Prepared) -> Vec<Rule> {
             if text.contains(char::is_alphanumeric) {
                 !squeezed.contains(text.as_str())
             } else {
-                !theirs.iter().any(|other| squeeze(&other.written) == text)
+                // A sign alone stands for a word; only against another sign it counts.
+                let signs = || theirs.iter().filter(|other| is_sign(other));
+                signs().next().is_some() && !signs().any(|other| squeeze(&other.written) == text)
             }
         })
         .map(|(_, rule)| rule)
         .collect()
+}
+
+/// An operator standing alone.
+fn is_sign(unit: &Unit) -> bool {
+    unit.kind == UnitKind::Code && !unit.written.contains(char::is_alphanumeric)
 }
 
 /// Without blanks, underscores and marks of quotation, in lower case, so that `2 + 3` is `2+3`.
