@@ -158,16 +158,6 @@ impl RuleSet {
     pub fn first(self) -> Option<Rule> {
         self.iter().next()
     }
-
-    /// The first that [is certain](Rule::is_certain).
-    pub(super) fn certain(self) -> Option<Rule> {
-        self.iter().find(|rule| rule.is_certain())
-    }
-
-    /// Without the certain ones.
-    pub(super) fn soft(self) -> Self {
-        self.iter().filter(|rule| !rule.is_certain()).collect()
-    }
 }
 
 impl std::fmt::Debug for RuleSet {
