@@ -99,7 +99,7 @@ fn set_number(piece: &mut Piece, amount: Amount, kind: Option<NumberKind>) {
 
 fn kind_of(amount: &Amount) -> NumberKind {
     match amount.value {
-        Some(value) if (amount.spelt && value <= 1.0) || (!amount.ordinal && value == 1.0) => {
+        Some(value) if (amount.spelt && value <= 1.0) || (!amount.ordinal && amount.value == Some(1.0)) => {
             NumberKind::Weak
         }
         Some(value)
@@ -216,9 +216,9 @@ pub(super) fn span_key(word: &str) -> Option<String> {
 /// Whether the piece is a decade (the 80s) rather than so many seconds.
 fn is_decade(piece: &Piece, last: &Piece) -> bool {
     piece.text == "s"
-        && last
-            .figure
-            .is_some_and(|value| value % 10.0 == 0.0 && (1000.0..2100.0).contains(&value) || value == 80.0)
+        && last.figure.is_some_and(|value| {
+            value % 10.0 == 0.0 && ((1000.0..2100.0).contains(&value) || (80.0..81.0).contains(&value))
+        })
 }
 
 /// Makes one number of an amount and its unit of time, so that half an hour is 30 minutes.

@@ -202,7 +202,7 @@ pub(super) fn join(first: &Amount, second: &Amount) -> Option<Amount> {
     if first.ordinal {
         return None;
     }
-    if first.spelt && second.spelt && left == 1.0 && right < 1.0 {
+    if first.spelt && second.spelt && first.value == Some(1.0) && right < 1.0 {
         // One half.
         return Some(second.clone());
     }
