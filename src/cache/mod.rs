@@ -15,6 +15,7 @@ pub mod normalise;
 pub mod outcome;
 mod pending;
 pub mod rules;
+pub mod verified;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

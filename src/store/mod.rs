@@ -5,6 +5,7 @@
 //! or not, and the caller judges it. Never sees an HTTP request.
 
 pub mod entry;
+pub mod evidence;
 pub mod redis;
 
 mod embedded;
