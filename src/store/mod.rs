@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use self::embedded::Embedded;
 use self::entry::{Candidate, Entry, EntryId, Key, Partition, Placed};
+use self::evidence::{Evidence, Observation};
 use self::redis::{Redis, RedisOptions};
 use crate::embed::Embedding;
 
@@ -160,6 +161,23 @@ impl Store {
         match self {
             Self::Embedded(store) => store.record_hit(key),
             Self::Redis(store) => store.record_hit(key),
+        }
+    }
+
+    /// What was observed of an entry (of this key and time), by this process or another of the store.
+    pub async fn evidence(&self, key: &Key, created_at: SystemTime) -> Result<Evidence, StoreError> {
+        match self {
+            Self::Embedded(store) => Ok(store.evidence(key, created_at)),
+            Self::Redis(store) => store.evidence(key, created_at).await,
+        }
+    }
+
+    /// Adds an observation to an entry's evidence, without holding anyone up. Nothing where that very entry (key
+    /// and time) is no longer there: a replaced one takes its evidence along.
+    pub fn note_evidence(&self, key: &Key, created_at: SystemTime, observation: Observation) {
+        match self {
+            Self::Embedded(store) => store.note_evidence(key, created_at, observation),
+            Self::Redis(store) => store.note_evidence(key, created_at, observation),
         }
     }
 
