@@ -28,6 +28,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use crate::store::evidence::{Evidence, Observation};
 
@@ -64,7 +65,7 @@ const ALARM: f64 = 1000.0;
 const REMEMBERED: usize = 65_536;
 
 /// What is to be kept to.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Limits {
     /// The share of served semantic answers that may be wrong, 0 to 0.5.
     pub max_error: f64,
