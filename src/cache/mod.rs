@@ -6,6 +6,7 @@
 
 pub mod calibration;
 pub mod coalesce;
+pub mod comparison;
 pub mod credential;
 pub mod decision;
 pub mod directives;
