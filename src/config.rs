@@ -70,6 +70,10 @@ pub struct Flags {
     #[arg(long, env = "REJOINDER_REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<String>,
 
+    /// What is done with a stored reply that may answer a request [default: reuse]
+    #[arg(long, env = "REJOINDER_MODE", value_enum)]
+    pub mode: Option<Mode>,
+
     /// What turns prompts into embeddings [default: builtin]
     #[arg(long, env = "REJOINDER_EMBEDDER", value_enum)]
     pub embedder: Option<EmbedderKind>,
@@ -93,6 +97,17 @@ pub struct Flags {
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "REJOINDER_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
+}
+
+/// What is done with a stored reply that may answer a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is served
+    #[default]
+    Reuse,
+    /// Nothing is served: every request goes upstream, and what would have been served is compared with the reply
+    Observe,
 }
 
 /// What turns prompts into embeddings.
@@ -137,6 +152,8 @@ pub struct Config {
     /// The Redis that holds the store; `None` keeps it in this process.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "units::optional_shown")]
     pub redis_url: Option<RedisUrl>,
+    /// What is done with a stored reply that may answer a request.
+    pub mode: Mode,
     /// What turns prompts into embeddings.
     pub embedder: EmbedderKind,
     /// The server of a remote embedder.
@@ -216,6 +233,10 @@ pub struct CacheSettings {
     pub scope_user: bool,
     /// Ask upstream for the usage of a stream, and take it out again for a client that did not ask.
     pub include_usage: bool,
+    /// The share of semantic hits that are also asked upstream, behind the request, and compared; 0 to 1.
+    pub audit_share: f32,
+    /// Candidates that fell just short, kept in memory for `GET /near-misses`; 0 keeps none.
+    pub near_misses: usize,
 }
 
 /// `[embedding]`
@@ -352,6 +373,8 @@ impl Default for CacheSettings {
             scope_headers: Vec::new(),
             scope_user: false,
             include_usage: true,
+            audit_share: 0.0,
+            near_misses: 200,
         }
     }
 }
@@ -496,6 +519,7 @@ impl Config {
             upstream,
             data_dir: flags.data_dir.or(file.data_dir),
             redis_url: file.redis_url,
+            mode: flags.mode.or(file.mode).unwrap_or_default(),
             embedder,
             embedder_model: embedder_model.unwrap_or_else(|| default_model.to_owned()),
             embedder_api_key: secrets.embedder_api_key.or(file.embedder_api_key),
@@ -532,6 +556,7 @@ impl Config {
             ("similarity_threshold", self.similarity_threshold),
             ("min_confidence", self.cache.min_confidence),
             ("freshness_floor", self.cache.freshness_floor),
+            ("audit_share", self.cache.audit_share),
         ] {
             if !(0.0..=1.0).contains(&share) {
                 return Some((key, format!("{share} is not between 0 and 1")));

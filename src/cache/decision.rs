@@ -33,6 +33,8 @@ pub enum MissReason {
     CredentialUnverified,
     /// The prompt is not to be matched by meaning (it leans on context, moment, person, or asks for variety).
     ExactOnly,
+    /// It would have been, but mode observe serves nothing.
+    Observed,
 }
 
 impl MissReason {
@@ -49,11 +51,12 @@ impl MissReason {
             Self::StoreUnavailable => "store-unavailable",
             Self::CredentialUnverified => "credential-unverified",
             Self::ExactOnly => "exact-only",
+            Self::Observed => "observed",
         }
     }
 
     /// Every reason, for the metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoCandidate,
         Self::BelowThreshold,
         Self::LowConfidence,
@@ -64,6 +67,7 @@ impl MissReason {
         Self::StoreUnavailable,
         Self::CredentialUnverified,
         Self::ExactOnly,
+        Self::Observed,
     ];
 }
 

@@ -12,10 +12,13 @@ pub mod decision;
 pub mod directives;
 pub mod guard;
 pub mod key;
+pub mod near_misses;
 pub mod normalise;
+pub mod observations;
 pub mod outcome;
 mod pending;
 pub mod rules;
+pub mod trial;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -23,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, warn};
 
+use comparison::Agreement;
 use credential::Credentials;
 use decision::{Decision, Evidence, MissReason, Policy};
 use directives::Directives;
@@ -31,6 +35,7 @@ use key::{CredentialId, Identity, KeyRing, RequestId};
 use outcome::Layer;
 use pending::Pending;
 use rules::Rules;
+use trial::{TrialOptions, Trials};
 
 use crate::dialect::{Endpoint, Reply, Request};
 use crate::embed::{EmbedError, Embedder, Embedding};
@@ -53,6 +58,7 @@ pub struct Cache {
     ttl: Duration,
     credentials: Credentials,
     pending: Pending,
+    trials: Trials,
     /// Embeddings asked for.
     embeddings: AtomicU64,
 }
@@ -102,14 +108,21 @@ pub struct Miss {
     pub by_directive: bool,
     /// The prompt's place, where the lookup came so far; storing the reply uses it again.
     pub place: Option<Placed>,
+    /// The nearest entry, where the semantic layer judged one.
+    pub candidate: Option<Arc<Entry>>,
 }
 
 /// What a layer found.
 pub type Found = Result<Hit, Miss>;
 
 impl Miss {
+    /// The same, of this candidate.
+    fn of(self, entry: &Arc<Entry>) -> Self {
+        Self { candidate: Some(Arc::clone(entry)), ..self }
+    }
+
     fn because(reason: MissReason) -> Self {
-        Self { reason, decision: None, rule: None, by_directive: false, place: None }
+        Self { reason, decision: None, rule: None, by_directive: false, place: None, candidate: None }
     }
 
     /// The miss to report where the exact layer and then the semantic one found nothing: an entry that was
@@ -141,17 +154,21 @@ pub struct Parts {
     pub ttl: Duration,
     /// How long upstream's acceptance of credentials counts.
     pub credential_ttl: Duration,
+    /// What is compared with upstream's fresh replies.
+    pub trials: TrialOptions,
 }
 
 impl Cache {
     /// A cache of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let trials = Trials::new(parts.trials, parts.policy);
         Self {
             keys: KeyRing::new(parts.secret.as_deref(), &parts.store),
             store: parts.store,
             embedder: parts.embedder,
-            policy: parts.policy,
+            policy: trials.policy(),
+            trials,
             rules: parts.rules,
             ttl: parts.ttl,
             credentials: Credentials::new(parts.credential_ttl),
@@ -302,6 +319,9 @@ impl Cache {
         }
         let mut found = self.nearest(query, prompt, &partition, &embedding, now).await;
         if let Err(miss) = &mut found {
+            if let (Some(entry), Some(decision)) = (&miss.candidate, &miss.decision) {
+                self.note_near_miss(query, entry, decision);
+            }
             miss.place = Some(Placed { partition, embedding });
         }
         found
@@ -352,7 +372,7 @@ impl Cache {
             let decision = match judge(&entry) {
                 Ok(decision) => decision,
                 Err(miss) => {
-                    first = first.or(Some(miss));
+                    first = first.or(Some(miss.of(&entry)));
                     continue;
                 }
             };
@@ -369,14 +389,17 @@ impl Cache {
             let judged = if Arc::ptr_eq(&whole, &entry) { Ok(decision) } else { judge(&whole) };
             match judged {
                 Ok(decision) => return Ok(self.hit(whole, Layer::Semantic, decision)),
-                Err(miss) => first = first.or(Some(miss)),
+                Err(miss) => first = first.or(Some(miss.of(&entry))),
             }
         }
         Err(first.unwrap_or_else(|| Miss::because(MissReason::NoCandidate)))
     }
 
     fn hit(&self, entry: Arc<Entry>, layer: Layer, decision: Decision) -> Hit {
-        self.store.record_hit(&entry.key);
+        // What is only observed is no use.
+        if !self.trials.options().observe {
+            self.store.record_hit(&entry.key);
+        }
         Hit { entry, layer, decision }
     }
 

@@ -21,8 +21,9 @@ use connection::{Listener, Settings};
 use crate::admin::{Admin, Readiness};
 use crate::cache::calibration::{CalibrationError, CalibrationFile};
 use crate::cache::decision::{Calibration, Policy};
+use crate::cache::trial::TrialOptions;
 use crate::cache::{Cache, Parts, guard};
-use crate::config::{Config, EmbedderKind};
+use crate::config::{Config, EmbedderKind, Mode};
 use crate::embed::{ApiKey, BuiltinOptions, Embedder, EmbedderError, RemoteOptions};
 use crate::proxy::{Proxy, UpstreamUrlError};
 use crate::store::redis::{RedisOptions, RedisUrl};
@@ -217,6 +218,11 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
         rules: config.cache.rules(),
         ttl: config.ttl,
         credential_ttl: config.cache.credential_ttl,
+        trials: TrialOptions {
+            observe: config.mode == Mode::Observe,
+            audit_share: config.cache.audit_share,
+            near_misses: config.cache.near_misses,
+        },
     }))
 }
 
