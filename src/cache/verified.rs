@@ -26,10 +26,12 @@
 //! Called by [`super`] and by `eval`'s simulation. Pure but for the lock in [`Verified`].
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::comparison::Agreement;
 use crate::store::evidence::{Evidence, Observation};
 
 /// The share of trusted candidates that is explored all the same.
@@ -83,6 +85,8 @@ pub enum Choice {
     Serve,
     /// The request goes upstream, and the replies are compared.
     Explore,
+    /// The request goes upstream; so little speaks for the reply that to compare it is not worth the while.
+    Decline,
 }
 
 /// A choice and what it rests on.
@@ -217,7 +221,11 @@ impl Ladder {
 
     /// What becomes of a candidate of this trust. `draw` is a random number from 0 to 1, of its own.
     pub fn choose(&self, trust: f32, draw: f32) -> Choice {
-        if self.is_trusted(trust) && draw >= AUDITED { Choice::Serve } else { Choice::Explore }
+        match Self::climbed(trust) {
+            0 => Choice::Decline,
+            climbed if climbed > self.trusted && draw >= AUDITED => Choice::Serve,
+            _ => Choice::Explore,
+        }
     }
 
     /// A candidate of this trust was explored.
@@ -281,7 +289,24 @@ impl Ladder {
 
 /// The decision of a process: its ladder, and which observations it has counted.
 #[derive(Debug)]
-pub struct Verified(Mutex<State>);
+pub struct Verified {
+    state: Mutex<State>,
+    compared: [AtomicU64; Agreement::ALL.len()],
+    dropped: AtomicU64,
+}
+
+/// What mode verified has learned, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learned {
+    /// The least trust that is served, a probability; `None` while nothing is.
+    pub least_trust: Option<f32>,
+    /// How often trust was taken back.
+    pub setbacks: u32,
+    /// Explored candidates that were compared in this process, by what was found.
+    pub compared: [(Agreement, u64); Agreement::ALL.len()],
+    /// Those that were not, since too many comparisons waited.
+    pub dropped: u64,
+}
 
 #[derive(Debug)]
 struct State {
@@ -310,7 +335,8 @@ impl Verified {
     /// One that trusts nothing yet.
     pub fn new(limits: Limits) -> Self {
         let ladder = Ladder::new(limits);
-        Self(Mutex::new(State { ladder, counted: HashSet::new(), order: VecDeque::new() }))
+        let state = State { ladder, counted: HashSet::new(), order: VecDeque::new() };
+        Self { state: Mutex::new(state), compared: Default::default(), dropped: AtomicU64::new(0) }
     }
 
     /// What becomes of a candidate whose entry has this evidence. What others observed of the entry (another
@@ -318,7 +344,7 @@ impl Verified {
     /// number from 0 to 1, of its own.
     pub fn decide(&self, evidence: &Evidence, score: f32, draw: f32) -> Judgement {
         let observations = evidence.observations();
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         for (index, observation) in observations.iter().enumerate() {
             if state.is_new(observation.id) {
                 let before = observations.get(..index).unwrap_or_default();
@@ -332,21 +358,40 @@ impl Verified {
     /// A candidate that was judged so was explored, and the replies compared: counts it, and gives the observation
     /// for the entry. `id` is a random number.
     pub fn note(&self, judgement: &Judgement, same: bool, id: u32) -> Observation {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if state.is_new(id) {
             state.ladder.note(judgement.trust, same);
         }
         Observation { id, score: judgement.score.clamp(0.0, 1.0), same }
     }
 
-    /// The least trust that is served, a probability; `None` while nothing is.
-    pub fn least(&self) -> Option<f32> {
-        self.0.lock().ladder.least()
+    /// A comparison found this.
+    pub fn compared(&self, agreement: Agreement) {
+        for (count, other) in self.compared.iter().zip(Agreement::ALL) {
+            if other == agreement {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
     }
 
-    /// How often trust was taken back.
-    pub fn setbacks(&self) -> u32 {
-        self.0.lock().ladder.setbacks()
+    /// A comparison was given up, since too many waited.
+    pub fn dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What was learned.
+    pub fn learned(&self) -> Learned {
+        let state = self.state.lock();
+        let mut compared = Agreement::ALL.map(|agreement| (agreement, 0));
+        for ((_, count), counted) in compared.iter_mut().zip(&self.compared) {
+            *count = counted.load(Ordering::Relaxed);
+        }
+        Learned {
+            least_trust: state.ladder.least(),
+            setbacks: state.ladder.setbacks(),
+            compared,
+            dropped: self.dropped.load(Ordering::Relaxed),
+        }
     }
 }
 

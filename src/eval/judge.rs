@@ -19,6 +19,7 @@ use crate::cache::directives::Directives;
 use crate::cache::key::Identity;
 use crate::cache::outcome::Layer;
 use crate::cache::rules::Rules;
+use crate::cache::trial::TrialOptions;
 use crate::cache::{Cache, Parts, Query, normalise};
 use crate::dialect::json::Json;
 use crate::dialect::{Endpoint, Form, Reply};
@@ -140,6 +141,7 @@ impl Judge {
             // A pair lives for milliseconds; its entry must not expire meanwhile.
             ttl: Duration::from_hours(24),
             credential_ttl: Duration::from_hours(24),
+            trials: TrialOptions::OFF,
         });
         Ok(Self { cache: Arc::new(cache), embedder, reply: reply()? })
     }

@@ -75,6 +75,8 @@ pub struct Run {
     pub end: Counts,
     /// How often trust was taken back.
     pub setbacks: u32,
+    /// The least trust that is served at its end; absent where nothing is.
+    pub least_trust: Option<f32>,
     /// The counts along it.
     pub curve: Vec<Counts>,
 }
@@ -88,6 +90,8 @@ pub struct Counts {
     pub candidates: u32,
     /// Those with a right one.
     pub right_candidates: u32,
+    /// Those explored.
+    pub explored: u32,
     /// Those served by meaning.
     pub served: u32,
     /// Those served wrongly.
@@ -260,10 +264,11 @@ async fn run(
                     let evidence = evidence.map_err(|error| JudgeError::unreadable(&error.to_string()))?;
                     let judged = verified.decide(&evidence, hit.decision.confidence, random.f32());
                     let serve = judged.choice == Choice::Serve;
+                    counts.explored += u32::from(judged.choice == Choice::Explore);
                     if serve {
                         counts.served += 1;
                         counts.wrong += u32::from(!right);
-                    } else {
+                    } else if judged.choice == Choice::Explore {
                         let mistaken = random.f64() < plan.judge_error;
                         let observation = verified.note(&judged, right != mistaken, random.u32(..));
                         store.note_evidence(&entry.key, entry.created_at, observation);
@@ -285,7 +290,14 @@ async fn run(
             done();
         }
     }
-    Ok(Run { seed, exact, end: counts, setbacks: verified.setbacks(), curve })
+    Ok(Run {
+        seed,
+        exact,
+        end: counts,
+        setbacks: verified.learned().setbacks,
+        least_trust: verified.learned().least_trust,
+        curve,
+    })
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ mod scan;
 mod shape;
 
 pub use leaning::{Leaning, Leanings, exact_only, leanings};
+pub use number::numbers;
 pub use prepare::Prepared;
 
 /// What a comparison found.

@@ -52,7 +52,7 @@ proptest! {
         }
         let before = ladder.choose(asked, 0.5);
         ladder.note(noted, false);
-        prop_assert!(before == Choice::Serve || ladder.choose(asked, 0.5) == Choice::Explore);
+        prop_assert!(before == Choice::Serve || ladder.choose(asked, 0.5) != Choice::Serve);
     }
 }
 
@@ -81,7 +81,8 @@ fn nothing_is_served_before_enough_trials_agreed() {
     // Without a single difference it would take 149 to show the rate by one look at one sample.
     assert!((300..500).contains(&trials), "{trials}");
     assert_eq!(ladder.choose(0.97, 0.0), Choice::Explore, "some are audited");
-    assert_eq!(ladder.choose(0.3, 0.5), Choice::Explore, "less trust was not tested");
+    assert_eq!(ladder.choose(0.7, 0.5), Choice::Explore, "less trust was not tested");
+    assert_eq!(ladder.choose(0.3, 0.5), Choice::Decline);
 }
 
 #[test]
