@@ -308,7 +308,7 @@ async fn wrong_usage_is_told_with_exit_code_2() {
         (&["/nowhere/pairs.csv"][..], "cannot read /nowhere/pairs.csv"),
         (&[empty], "there are no pairs in it"),
         (&[headless], "the column a is missing"),
-        (&[good, "--max-error", "2"], "no share between 0 and 1"),
+        (&[good, "--max-error", "2"], "2 is not between 0 and 1"),
         (&[good, "--embedder", "off"], "nothing to measure"),
         (&[good, "--similarity-threshold", "7"], "similarity_threshold"),
         (&[good, "--format", "xml"], "possible values: csv, jsonl"),

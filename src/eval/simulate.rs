@@ -9,6 +9,9 @@
 //!
 //! Called by `cli::eval`.
 
+pub mod plot;
+pub mod text;
+
 use std::collections::HashMap;
 use std::time::SystemTime;
 
@@ -199,7 +202,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Runs a plan over the prompts of these pairs, and says so after each thousandth of a run.
+/// Runs a plan over the prompts of these pairs, and says so after each.
 pub async fn simulate(
     judge: &Judge,
     pairs: &[Pair],
@@ -209,7 +212,8 @@ pub async fn simulate(
     let needs = Needs::of(pairs);
     let mut runs = Vec::new();
     for seed in 0..u64::from(plan.runs) {
-        runs.push(run(judge, &needs, plan, seed, &mut done).await?);
+        runs.push(run(judge, &needs, plan, seed).await?);
+        done();
     }
     let over = |run: &&Run| run.end.error().is_some_and(|error| error > plan.limits.max_error);
     let exceeded = amount(runs.iter().filter(over).count()) / amount(runs.len()).max(1.0);
@@ -227,13 +231,7 @@ pub async fn simulate(
     })
 }
 
-async fn run(
-    judge: &Judge,
-    needs: &Needs,
-    plan: Plan,
-    seed: u64,
-    done: &mut impl FnMut(),
-) -> Result<Run, JudgeError> {
+async fn run(judge: &Judge, needs: &Needs, plan: Plan, seed: u64) -> Result<Run, JudgeError> {
     let verified = Verified::new(plan.limits);
     let mut stream = Stream::new(needs, seed);
     let mut random = Rng::with_seed(seed ^ u64::MAX);
@@ -287,7 +285,6 @@ async fn run(
         }
         if (number + 1) % (plan.requests / POINTS).max(1) == 0 {
             curve.push(counts);
-            done();
         }
     }
     Ok(Run {

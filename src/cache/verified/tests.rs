@@ -154,3 +154,60 @@ fn a_rate_below_the_limit_is_trusted_even_by_a_judge_who_errs() {
         assert!(ladder.least().is_some(), "{comparison_error}");
     }
 }
+
+/// A stream as the model has it, and worse: scores that promise too much, and entries that differ from them by more
+/// than the prior expects. Gives the share of wrong ones among those served, and of those served among all.
+fn stream(limits: Limits, seed: u64, judge_error: f64) -> (Option<f64>, f64) {
+    const REQUESTS: u32 = 15_000;
+    const ENTRIES: usize = 300;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let verified = Verified::new(limits);
+    // Entries leave, and others come in their places, with offsets of their own.
+    let mut entries: Vec<(f64, Evidence)> = Vec::new();
+    let (mut served, mut wrong) = (0_u32, 0_u32);
+    for id in 0..REQUESTS {
+        // Few are asked for often.
+        let most = random.usize(1..=ENTRIES);
+        let at = random.usize(..most);
+        let born = (0..6).map(|_| random.f64() - 0.5).sum::<f64>() * 4.0;
+        if entries.len() < ENTRIES {
+            entries.push((born, Evidence::default()));
+            continue;
+        }
+        let (offset, evidence) = &mut entries[at];
+        if random.u8(..100) == 0 {
+            (*offset, *evidence) = (born, Evidence::default());
+        }
+        let score = 1.0 - 0.4 * random.f32().powi(2);
+        let right = random.f64() < sigmoid(0.9 * log_odds(score) + *offset);
+        let judgement = verified.decide(evidence, score, random.f32());
+        match judgement.choice {
+            Choice::Serve => {
+                served += 1;
+                wrong += u32::from(!right);
+            }
+            Choice::Explore => {
+                let mistaken = random.f64() < judge_error;
+                evidence.add(verified.note(&judgement, right != mistaken, id));
+            }
+            Choice::Decline => {}
+        }
+    }
+    let error = (served > 0).then(|| f64::from(wrong) / f64::from(served));
+    (error, f64::from(served) / f64::from(REQUESTS))
+}
+
+/// What is promised, over many streams: the share of those that end over the limit is no more than one in twenty, with
+/// what may be off by chance among as many; and something is served.
+#[test]
+fn streams_keep_to_the_limit() {
+    for (max_error, judge_error) in [(0.05, 0.0), (0.1, 0.05)] {
+        let limits = Limits { max_error, comparison_error: judge_error, ..LIMITS };
+        let runs: Vec<_> = (0..20).map(|seed| stream(limits, seed, judge_error)).collect();
+        let over = runs.iter().filter(|(error, _)| error.is_some_and(|error| error > max_error)).count();
+        let hit_rate = runs.iter().map(|(_, hits)| hits).sum::<f64>() / 20.0;
+        println!("{max_error}: {over} over, hit rate {hit_rate:.3}, {runs:.3?}");
+        assert!(over <= 2, "{max_error}: {over} over");
+        assert!(hit_rate > 0.1, "{max_error}: {hit_rate}");
+    }
+}
