@@ -102,7 +102,11 @@ impl AdminClient {
         let usable = matches!(url.scheme_str(), Some("http" | "https"))
             && url.host().is_some_and(|host| !host.is_empty())
             && url.query().is_none();
-        if !usable || url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            // Not shown, since it may hold a password.
+            return Err(AdminError::Url("what has a user name or password".to_owned()));
+        }
+        if !usable {
             return Err(AdminError::Url(url.to_string()));
         }
         let token = Secret::of_environment("REJOINDER_ADMIN_TOKEN", environment)
