@@ -1,10 +1,11 @@
 //! Candidates that fell just short of being served, for people who choose a threshold.
 //!
 //! Called by [`super`], which notes them, and by `admin`, which shows them and takes them out with their entries.
-//! Bounded in number and in bytes, in memory alone.
+//! Bounded in number, bytes and time, in memory alone. Entries that leave otherwise than by a person here (evicted,
+//! replaced, removed by another replica) leave theirs behind until then.
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
@@ -53,6 +54,9 @@ pub struct NearMiss {
     /// When the entry was stored.
     #[serde(skip)]
     stored_at: SystemTime,
+    /// When the first of the two replies has outlived its time, and the near miss with it.
+    #[serde(skip)]
+    until: SystemTime,
 }
 
 fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
@@ -90,12 +94,16 @@ impl NearMisses {
             MissReason::LowConfidence | MissReason::GuardRejected => true,
             _ => false,
         };
-        if !near || self.most == 0 || query.directives.no_store {
+        // A request whose reply is to live for no time leaves no prompt behind either.
+        let fleeting = query.directives.no_store || query.directives.ttl.is_some_and(|ttl| ttl.is_zero());
+        if !near || self.most == 0 || fleeting {
             return;
         }
+        let now = SystemTime::now();
+        let life = query.directives.ttl.unwrap_or(Duration::MAX).min(entry.remaining(now));
         let cut = |text: &str| text.chars().take(SHOWN).collect::<String>();
         let near_miss = NearMiss {
-            at: SystemTime::now(),
+            at: now,
             model: query.model.clone(),
             namespace: query.directives.namespace.clone(),
             prompt: cut(query.prompt.as_deref().unwrap_or_default()),
@@ -107,6 +115,7 @@ impl NearMisses {
             rule: decision.rule.map(super::guard::Rule::name),
             asked: query.key.id(),
             stored_at: entry.created_at,
+            until: now.checked_add(life).unwrap_or(now),
         };
         let mut list = self.list.lock();
         while list.len() >= self.most {
@@ -115,9 +124,12 @@ impl NearMisses {
         list.push_back(near_miss);
     }
 
-    /// The latest, newest first.
+    /// The latest whose entries have not outlived their time, newest first.
     pub fn latest(&self, limit: usize) -> Vec<NearMiss> {
-        self.list.lock().iter().rev().take(limit).cloned().collect()
+        let now = SystemTime::now();
+        let mut list = self.list.lock();
+        list.retain(|near| near.until > now);
+        list.iter().rev().take(limit).cloned().collect()
     }
 
     /// Takes out those of a removed entry, whichever of the two prompts it was stored under.
