@@ -37,7 +37,7 @@ const ASK_PATHS: [&str; 4] = ["/api/generate", "/api/chat", "/v1/chat/completion
 const SIMILARITY_THRESHOLD: f32 = 0.85;
 
 /// The default share of wrong semantic hits: one in fifty. Half of it would take twice the trials to show in mode
-/// verified, some 900 without a single difference.
+/// verified, some 800 without a single difference.
 const MAX_ERROR: f64 = 0.02;
 
 /// The flags of `serve`. Each is also `REJOINDER_<FLAG>` in the environment and a key of the file; the flag

@@ -351,3 +351,35 @@ async fn people_read_a_table_and_help_tells_the_exit_codes() {
     assert_eq!(code, Some(0));
     assert!(help.contains("Exit codes: 0 measured") && !help.contains("--listen"), "{help}");
 }
+
+#[tokio::test]
+async fn mode_verified_is_simulated_over_the_prompts_of_the_pairs() {
+    let pairs = file(".csv", PAIRS);
+    let plot = tempfile::NamedTempFile::new().unwrap();
+    let path = pairs.path().to_str().unwrap();
+    let flags = ["--simulate-verified", "--runs", "2", "--requests", "400", "--lifetime", "20"];
+    let plotted = ["--max-error", "0.3", "--plot", plot.path().to_str().unwrap()];
+    let simulation = report(&[&[path][..], &flags, &plotted].concat()).await;
+    assert_eq!((&simulation["prompts"], &simulation["needs"]), (&json!(11), &json!(8)));
+    assert_eq!(simulation["plan"]["limits"]["max_error"], 0.3);
+    let runs = simulation["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 2);
+    for run in runs {
+        let count = |name: &str| run["end"][name].as_u64().unwrap();
+        assert_eq!(count("requests") + run["exact"].as_u64().unwrap(), 400);
+        assert!(count("served") + count("explored") <= count("candidates"), "{run}");
+        assert!(count("explored") > 0, "{run}");
+        assert!(count("wrong") <= count("served"), "{run}");
+        assert_eq!(run["curve"].as_array().unwrap().len(), 100);
+    }
+    let drawn = std::fs::read_to_string(plot.path()).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"));
+    assert_eq!(drawn.matches("<title>the bound</title>").count(), 1);
+
+    let (code, out, err) = output(rejoinder(&[&["eval", path][..], &flags].concat())).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("runs that ended over the limit: 0.0 %"), "{out}");
+    let (code, _, err) = output(rejoinder(&["eval", path, "--runs", "2"])).await;
+    assert_eq!(code, Some(2));
+    assert!(err.contains("--simulate-verified"), "{err}");
+}

@@ -123,6 +123,7 @@ impl Shared {
                 entries::purge(&self.cache, body).await
             }
             "/observations" => get(&parts.method, || Ok(trials::observations(self.cache.trials()))),
+            "/verified" => get(&parts.method, || Ok(trials::verified(self.cache.trials()))),
             "/audits" => get(&parts.method, || Ok(trials::audits(self.cache.trials()))),
             "/near-misses" => get(&parts.method, || {
                 trials::near_misses(self.cache.trials(), parts.uri.query().unwrap_or_default())

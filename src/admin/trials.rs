@@ -1,10 +1,11 @@
-//! `/observations`, `/audits` and `/near-misses`: what stored replies on trial have shown.
+//! `/observations`, `/verified`, `/audits` and `/near-misses`: what stored replies on trial have shown.
 
 use http::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 
 use super::{Answer, Refusal, json_response};
+use crate::cache::comparison::Agreement;
 use crate::cache::observations::{AuditCounts, ObservationReport};
 use crate::cache::trial::Trials;
 use crate::proxy::body::Body;
@@ -27,12 +28,59 @@ struct Observations {
 pub(super) fn observations(trials: &Trials) -> Response<Body> {
     let floors = trials.floors();
     let body = Observations {
-        mode: if trials.options().observe { "observe" } else { "reuse" },
+        mode: match (trials.options().observe, trials.verified()) {
+            (true, _) => "observe",
+            (false, Some(_)) => "verified",
+            (false, None) => "reuse",
+        },
         similarity_threshold: rounded(f64::from(floors.similarity)),
         min_confidence: rounded(f64::from(floors.confidence)),
         report: trials.observations.report(floors.confidence),
     };
     json_response(StatusCode::OK, &body)
+}
+
+/// The body of `GET /verified`; all zeros where the mode is another.
+#[derive(Debug, Default, Serialize)]
+struct Verified {
+    active: bool,
+    max_error: f64,
+    confidence: f64,
+    comparison_error: f64,
+    /// The least trust that is served.
+    least_trust: Option<f64>,
+    setbacks: u32,
+    served: u64,
+    explored: u64,
+    same: u64,
+    different: u64,
+    unclear: u64,
+    comparisons_dropped: u64,
+}
+
+/// `GET /verified`
+pub(super) fn verified(trials: &Trials) -> Response<Body> {
+    let body = trials.verified().map(|verified| {
+        let learned = verified.learned();
+        let of = |agreement: Agreement| {
+            learned.compared.iter().find(|(other, _)| *other == agreement).map_or(0, |(_, count)| *count)
+        };
+        Verified {
+            active: true,
+            max_error: learned.limits.max_error,
+            confidence: learned.limits.confidence,
+            comparison_error: learned.limits.comparison_error,
+            least_trust: learned.least_trust.map(|trust| rounded(f64::from(trust))),
+            setbacks: learned.setbacks,
+            served: learned.served,
+            explored: learned.explored,
+            same: of(Agreement::Same),
+            different: of(Agreement::Different),
+            unclear: of(Agreement::Unclear),
+            comparisons_dropped: learned.dropped,
+        }
+    });
+    json_response(StatusCode::OK, &body.unwrap_or_default())
 }
 
 /// The body of `GET /audits`.

@@ -175,6 +175,11 @@ impl Cache {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let trials = Trials::new(parts.trials, parts.policy);
+        if let Some(verified) = trials.verified() {
+            for evidence in parts.store.all_evidence() {
+                verified.recall(&evidence);
+            }
+        }
         Self {
             keys: KeyRing::new(parts.secret.as_deref(), &parts.store),
             store: parts.store,

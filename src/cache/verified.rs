@@ -58,7 +58,7 @@ const RUNGS: [f64; 9] = [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.5, 6.0];
 const BELOW: [f64; 3] = [0.125, 0.25, 0.5];
 
 /// The same for the alarm, as multiples.
-const ABOVE: [f64; 3] = [1.5, 2.0, 4.0];
+const ABOVE: [f64; 3] = [2.0, 4.0, 10.0];
 
 /// The audits after which, on the average, trust is taken back for no reason where the error is just the limit.
 const ALARM: f64 = 1000.0;
@@ -290,19 +290,28 @@ impl Ladder {
 /// The decision of a process: its ladder, and which observations it has counted.
 #[derive(Debug)]
 pub struct Verified {
+    limits: Limits,
     state: Mutex<State>,
+    served: AtomicU64,
+    explored: AtomicU64,
     compared: [AtomicU64; Agreement::ALL.len()],
     dropped: AtomicU64,
 }
 
-/// What mode verified has learned, for people.
+/// What mode verified has done in this process, and what it has learned, for people.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Learned {
+    /// What is to be kept to.
+    pub limits: Limits,
+    /// Candidates that were served.
+    pub served: u64,
+    /// Candidates that were explored.
+    pub explored: u64,
     /// The least trust that is served, a probability; `None` while nothing is.
     pub least_trust: Option<f32>,
     /// How often trust was taken back.
     pub setbacks: u32,
-    /// Explored candidates that were compared in this process, by what was found.
+    /// Explored candidates that were compared, by what was found.
     pub compared: [(Agreement, u64); Agreement::ALL.len()],
     /// Those that were not, since too many comparisons waited.
     pub dropped: u64,
@@ -316,6 +325,16 @@ struct State {
 }
 
 impl State {
+    /// Counts what of an entry's observations is not counted yet.
+    fn count(&mut self, observations: &[Observation]) {
+        for (index, observation) in observations.iter().enumerate() {
+            if self.is_new(observation.id) {
+                let before = observations.get(..index).unwrap_or_default();
+                self.ladder.note(trust(before, observation.score), observation.same);
+            }
+        }
+    }
+
     /// Notes that an observation is counted; `false` where it was before.
     fn is_new(&mut self, id: u32) -> bool {
         if !self.counted.insert(id) {
@@ -336,7 +355,15 @@ impl Verified {
     pub fn new(limits: Limits) -> Self {
         let ladder = Ladder::new(limits);
         let state = State { ladder, counted: HashSet::new(), order: VecDeque::new() };
-        Self { state: Mutex::new(state), compared: Default::default(), dropped: AtomicU64::new(0) }
+        let (served, explored) = Default::default();
+        Self {
+            limits,
+            state: Mutex::new(state),
+            served,
+            explored,
+            compared: Default::default(),
+            dropped: AtomicU64::new(0),
+        }
     }
 
     /// What becomes of a candidate whose entry has this evidence. What others observed of the entry (another
@@ -344,15 +371,23 @@ impl Verified {
     /// number from 0 to 1, of its own.
     pub fn decide(&self, evidence: &Evidence, score: f32, draw: f32) -> Judgement {
         let observations = evidence.observations();
-        let mut state = self.state.lock();
-        for (index, observation) in observations.iter().enumerate() {
-            if state.is_new(observation.id) {
-                let before = observations.get(..index).unwrap_or_default();
-                state.ladder.note(trust(before, observation.score), observation.same);
-            }
-        }
         let trust = trust(observations, score);
-        Judgement { choice: state.ladder.choose(trust, draw), score, trust }
+        let choice = {
+            let mut state = self.state.lock();
+            state.count(observations);
+            state.ladder.choose(trust, draw)
+        };
+        match choice {
+            Choice::Serve => _ = self.served.fetch_add(1, Ordering::Relaxed),
+            Choice::Explore => _ = self.explored.fetch_add(1, Ordering::Relaxed),
+            Choice::Decline => {}
+        }
+        Judgement { choice, score, trust }
+    }
+
+    /// Counts what was observed of an entry before this process was started.
+    pub fn recall(&self, evidence: &Evidence) {
+        self.state.lock().count(evidence.observations());
     }
 
     /// A candidate that was judged so was explored, and the replies compared: counts it, and gives the observation
@@ -387,6 +422,9 @@ impl Verified {
             *count = counted.load(Ordering::Relaxed);
         }
         Learned {
+            limits: self.limits,
+            served: self.served.load(Ordering::Relaxed),
+            explored: self.explored.load(Ordering::Relaxed),
             least_trust: state.ladder.least(),
             setbacks: state.ladder.setbacks(),
             compared,

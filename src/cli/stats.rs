@@ -14,13 +14,13 @@ use super::{environment, failed};
 /// Show what a running proxy has served and saved.
 ///
 /// Asks its admin listener for the hit rate of each layer, misses, tokens saved and embeddings, and where there is
-/// any for what mode observe has seen and what audits have found.
+/// any for what mode observe has seen, what mode verified has learned, and what audits have found.
 #[derive(Debug, Args)]
 pub(super) struct Stats {
     #[command(flatten)]
     admin: AdminFlags,
 
-    /// Print one JSON document: {"counters", "observations", "audits"}, as the admin listener gives them
+    /// Print one JSON document: {"counters", "observations", "verified", "audits"}, as the admin listener gives them
     #[arg(long)]
     json: bool,
 }
@@ -30,6 +30,7 @@ pub(super) struct Stats {
 struct Report {
     counters: Value,
     observations: Value,
+    verified: Value,
     audits: Value,
 }
 
@@ -54,6 +55,7 @@ impl Stats {
         Ok(Report {
             counters: client.get("/internal/metrics").await?,
             observations: client.get("/observations").await?,
+            verified: client.get("/verified").await?,
             audits: client.get("/audits").await?,
         })
     }
@@ -108,6 +110,21 @@ struct Observations {
     semantic_points: Vec<Point>,
 }
 
+/// What is read of `GET /verified`.
+#[derive(Debug, Deserialize)]
+struct Verified {
+    active: bool,
+    max_error: f64,
+    confidence: f64,
+    least_trust: Option<f64>,
+    setbacks: u32,
+    served: u64,
+    explored: u64,
+    same: u64,
+    different: u64,
+    unclear: u64,
+}
+
 /// What is read of `GET /audits`.
 #[derive(Debug, Deserialize)]
 struct Audits {
@@ -127,11 +144,16 @@ impl Report {
         let counters: Counters = serde_json::from_value(self.counters.clone()).context(read)?;
         let observations: Observations = serde_json::from_value(self.observations.clone()).context(read)?;
         let audits: Audits = serde_json::from_value(self.audits.clone()).context(read)?;
+        let verified: Verified = serde_json::from_value(self.verified.clone()).context(read)?;
         let mut text = String::new();
         counters.write(&mut text)?;
         if observations.requests > 0 {
             text.push('\n');
             observations.write(&mut text)?;
+        }
+        if verified.active {
+            text.push('\n');
+            verified.write(&mut text)?;
         }
         if audits.audited + audits.skipped > 0 || audits.audit_share > 0.0 {
             text.push('\n');
@@ -186,6 +208,25 @@ impl Observations {
         }
         if *comparisons_dropped > 0 {
             writeln!(text, "{comparisons_dropped} were not compared, since too many waited")?;
+        }
+        Ok(())
+    }
+}
+
+impl Verified {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let Self { served, explored, same, different, unclear, setbacks, .. } = self;
+        let (error, confidence) = (percent(self.max_error), percent(self.confidence));
+        writeln!(text, "verified: at most {error} wrong, with a confidence of {confidence}")?;
+        writeln!(text, "  served            {served}")?;
+        writeln!(text, "  explored          {explored}")?;
+        writeln!(text, "  same/different/unclear  {same}/{different}/{unclear}")?;
+        match self.least_trust {
+            Some(trust) => writeln!(text, "  served from a trust of  {trust:.3}")?,
+            None => writeln!(text, "  nothing is served by meaning yet: too little is known")?,
+        }
+        if *setbacks > 0 {
+            writeln!(text, "  trust taken back  {setbacks}")?;
         }
         Ok(())
     }

@@ -172,6 +172,15 @@ impl Store {
         }
     }
 
+    /// What was observed of all entries that this process has in memory, in the order of their storing: nothing
+    /// of a store in Redis, whose entries are met one by one.
+    pub fn all_evidence(&self) -> Vec<Evidence> {
+        match self {
+            Self::Embedded(store) => store.all_evidence(),
+            Self::Redis(_) => Vec::new(),
+        }
+    }
+
     /// Adds an observation to an entry's evidence, without holding anyone up. Nothing where that very entry (key
     /// and time) is no longer there: a replaced one takes its evidence along.
     pub fn note_evidence(&self, key: &Key, created_at: SystemTime, observation: Observation) {

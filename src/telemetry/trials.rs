@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use crate::cache::comparison::Agreement;
 use crate::cache::trial::Trials;
+use crate::cache::verified::Learned;
 
 /// A gauge of a share.
 type Share = Gauge<f64, AtomicU64>;
@@ -19,6 +20,11 @@ type Share = Gauge<f64, AtomicU64>;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AgreementLabels {
     agreement: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChoiceLabels {
+    choice: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +43,16 @@ pub(super) struct TrialMetrics {
     false_hit_rate_low: Share,
     false_hit_rate_high: Share,
     observations: Family<ObservationLabels, Counter>,
+    verified: VerifiedMetrics,
+}
+
+/// What mode verified has done and learned.
+#[derive(Debug, Default)]
+struct VerifiedMetrics {
+    candidates: Family<ChoiceLabels, Counter>,
+    compared: Family<AgreementLabels, Counter>,
+    setbacks: Counter,
+    least_trust: Share,
 }
 
 impl TrialMetrics {
@@ -68,6 +84,7 @@ impl TrialMetrics {
             "Replies that mode observe would have served, by what the fresh reply said",
             self.observations.clone(),
         );
+        self.verified.register(registry);
     }
 
     pub(super) fn take_over(&self, trials: &Trials) {
@@ -90,5 +107,46 @@ impl TrialMetrics {
                 set(&self.observations.get_or_create(&labels), tally.of(agreement));
             }
         }
+        if let Some(verified) = trials.verified() {
+            self.verified.take_over(&verified.learned());
+        }
+    }
+}
+
+impl VerifiedMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "verified_candidates",
+            "Candidates in mode verified, by what became of them",
+            self.candidates.clone(),
+        );
+        registry.register(
+            "verified_compared",
+            "Explored candidates by what the fresh reply said",
+            self.compared.clone(),
+        );
+        registry.register(
+            "verified_setbacks",
+            "Times that mode verified took its trust back",
+            self.setbacks.clone(),
+        );
+        registry.register(
+            "verified_least_trust",
+            "The least trust that mode verified serves; no number while it serves none",
+            self.least_trust.clone(),
+        );
+    }
+
+    fn take_over(&self, learned: &Learned) {
+        let set = |counter: &Counter, value: u64| counter.inner().store(value, Ordering::Relaxed);
+        for (choice, count) in [("served", learned.served), ("explored", learned.explored)] {
+            set(&self.candidates.get_or_create(&ChoiceLabels { choice }), count);
+        }
+        for (agreement, count) in learned.compared {
+            let labels = AgreementLabels { agreement: agreement.as_str() };
+            set(&self.compared.get_or_create(&labels), count);
+        }
+        set(&self.setbacks, u64::from(learned.setbacks));
+        self.least_trust.set(learned.least_trust.map_or(f64::NAN, f64::from));
     }
 }

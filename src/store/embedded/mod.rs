@@ -125,6 +125,14 @@ impl Embedded {
         slot.map(|slot| slot.evidence.lock().clone()).unwrap_or_default()
     }
 
+    pub(super) fn all_evidence(&self) -> Vec<Evidence> {
+        let slots = self.0.memory.iter();
+        let observed = slots.map(|slot| (slot.sequence, slot.evidence.lock().clone()));
+        let mut all: Vec<_> = observed.filter(|(_, evidence)| !evidence.is_empty()).collect();
+        all.sort_unstable_by_key(|(sequence, _)| *sequence);
+        all.into_iter().map(|(_, evidence)| evidence).collect()
+    }
+
     pub(super) fn note_evidence(&self, key: &Key, created_at: SystemTime, observation: Observation) {
         self.0.note_evidence(key, created_at, observation);
     }
