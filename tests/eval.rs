@@ -342,7 +342,7 @@ async fn people_read_a_table_and_help_tells_the_exit_codes() {
         "Area under the ROC curve",
         "recall          0.667 (0.208-0.939), 2 of 3",
         "These pairs cannot show it",
-        "It takes 381 of them.",
+        "It takes 189 of them.",
         "quoted",
     ] {
         assert!(out.contains(part), "{part}: {out}");
@@ -360,7 +360,7 @@ async fn mode_verified_is_simulated_over_the_prompts_of_the_pairs() {
     let flags = ["--simulate-verified", "--runs", "2", "--requests", "400", "--lifetime", "20"];
     let plotted = ["--max-error", "0.3", "--plot", plot.path().to_str().unwrap()];
     let simulation = report(&[&[path][..], &flags, &plotted].concat()).await;
-    assert_eq!((&simulation["prompts"], &simulation["needs"]), (&json!(11), &json!(8)));
+    assert_eq!((&simulation["prompts"], &simulation["needs"]), (&json!(9), &json!(7)));
     assert_eq!(simulation["plan"]["limits"]["max_error"], 0.3);
     let runs = simulation["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 2);

@@ -146,7 +146,7 @@ async fn a_request_that_leaves_no_trace_leaves_no_evidence() {
     let proxy = verifying(&upstream).await;
     ask(&upstream, &proxy, QUESTION, "It is Paris.").await;
     upstream.fault_next(saying("It is Paris."));
-    let reply = proxy.post(CHAT, &chat(&wording(0))).header("cache-control", "no-store").send().await;
+    let reply = proxy.post(CHAT, &chat(&wording(0))).header("x-rejoinder-ttl", "0").send().await;
     assert_eq!(reply.cache_status(), "rejoinder; fwd=miss; detail=exploring");
     // Whatever was compared before is counted by the time that this one is.
     ask(&upstream, &proxy, &wording(1), "It is Paris.").await;
