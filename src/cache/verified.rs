@@ -241,8 +241,13 @@ impl Ladder {
             range.note(same);
         }
         let needed = self.needed();
-        let shown = |range: &Trials| range.log_wealth(self.limit, BELOW) >= needed;
-        if let Some(lowest) = self.ranges.iter().take(self.trusted).position(shown) {
+        let above = self.ranges.iter().skip(1).copied().chain([Trials::default()]);
+        // A range whose lowest rung was not tried itself says nothing of it.
+        let shown = |(range, above): (&Trials, Trials)| {
+            *range != above && range.log_wealth(self.limit, BELOW) >= needed
+        };
+        let lowest = self.ranges.iter().zip(above).take(self.trusted).position(shown);
+        if let Some(lowest) = lowest {
             self.trusted = lowest;
             self.ranges = Default::default();
         }
