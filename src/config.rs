@@ -36,6 +36,10 @@ const ASK_PATHS: [&str; 4] = ["/api/generate", "/api/chat", "/v1/chat/completion
 /// The default threshold, measured for the built-in embedder behind the guard (README, "What error to expect").
 const SIMILARITY_THRESHOLD: f32 = 0.85;
 
+/// The default share of wrong semantic hits: one in fifty. Half of it would take twice the trials to show in mode
+/// verified, some 800 without a single difference.
+const MAX_ERROR: f64 = 0.02;
+
 /// The flags of `serve`. Each is also `REJOINDER_<FLAG>` in the environment and a key of the file; the flag
 /// wins over the environment, that over the file, that over the default.
 #[derive(Debug, Clone, Default, Args)]
@@ -70,6 +74,10 @@ pub struct Flags {
     #[arg(long, env = "REJOINDER_REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<String>,
 
+    /// What is done with a stored reply that may answer a request [default: reuse]
+    #[arg(long, env = "REJOINDER_MODE", value_enum)]
+    pub mode: Option<Mode>,
+
     /// What turns prompts into embeddings [default: builtin]
     #[arg(long, env = "REJOINDER_EMBEDDER", value_enum)]
     pub embedder: Option<EmbedderKind>,
@@ -86,6 +94,10 @@ pub struct Flags {
     #[arg(long, env = "REJOINDER_SIMILARITY_THRESHOLD", value_name = "SIMILARITY")]
     pub similarity_threshold: Option<f32>,
 
+    /// The share of semantic hits that may be wrong, 0 to 1 [default: 0.02]
+    #[arg(long, env = "REJOINDER_MAX_ERROR", value_name = "SHARE")]
+    pub max_error: Option<f64>,
+
     /// How long an entry lives, as 90s, 15m, 24h or 7d [default: 24h]
     #[arg(long, env = "REJOINDER_TTL", value_name = "DURATION", value_parser = parse_duration)]
     pub ttl: Option<Duration>,
@@ -93,6 +105,20 @@ pub struct Flags {
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, env = "REJOINDER_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
+}
+
+/// What is done with a stored reply that may answer a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is served
+    #[default]
+    Reuse,
+    /// Nothing is served: every request goes upstream, and what would have been served is compared with the reply
+    Observe,
+    /// It is served once trials have shown that what is trusted as much is right; until then the request goes upstream
+    /// and both replies are compared
+    Verified,
 }
 
 /// What turns prompts into embeddings.
@@ -137,6 +163,8 @@ pub struct Config {
     /// The Redis that holds the store; `None` keeps it in this process.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "units::optional_shown")]
     pub redis_url: Option<RedisUrl>,
+    /// What is done with a stored reply that may answer a request.
+    pub mode: Mode,
     /// What turns prompts into embeddings.
     pub embedder: EmbedderKind,
     /// The server of a remote embedder.
@@ -149,6 +177,8 @@ pub struct Config {
     pub embedder_api_key: Option<Secret>,
     /// Cosine similarity from which an entry is a candidate.
     pub similarity_threshold: f32,
+    /// The share of semantic hits that may be wrong.
+    pub max_error: f64,
     /// How long an entry lives.
     #[serde(with = "duration")]
     pub ttl: Duration,
@@ -216,6 +246,14 @@ pub struct CacheSettings {
     pub scope_user: bool,
     /// Ask upstream for the usage of a stream, and take it out again for a client that did not ask.
     pub include_usage: bool,
+    /// The share of semantic hits that are also asked upstream, behind the request, and compared; 0 to 1.
+    pub audit_share: f32,
+    /// Candidates that fell just short, kept in memory for `GET /near-misses`; 0 keeps none.
+    pub near_misses: usize,
+    /// The probability with which mode verified keeps to `max_error`.
+    pub verified_confidence: f64,
+    /// The share of comparisons that err, either way, as far as it is known; 0 counts each difference found as one.
+    pub comparison_error: f64,
 }
 
 /// `[embedding]`
@@ -352,6 +390,10 @@ impl Default for CacheSettings {
             scope_headers: Vec::new(),
             scope_user: false,
             include_usage: true,
+            audit_share: 0.0,
+            near_misses: 200,
+            verified_confidence: 0.95,
+            comparison_error: 0.0,
         }
     }
 }
@@ -496,6 +538,8 @@ impl Config {
             upstream,
             data_dir: flags.data_dir.or(file.data_dir),
             redis_url: file.redis_url,
+            mode: flags.mode.or(file.mode).unwrap_or_default(),
+            max_error: flags.max_error.or(file.max_error).unwrap_or(MAX_ERROR),
             embedder,
             embedder_model: embedder_model.unwrap_or_else(|| default_model.to_owned()),
             embedder_api_key: secrets.embedder_api_key.or(file.embedder_api_key),
@@ -532,9 +576,19 @@ impl Config {
             ("similarity_threshold", self.similarity_threshold),
             ("min_confidence", self.cache.min_confidence),
             ("freshness_floor", self.cache.freshness_floor),
+            ("audit_share", self.cache.audit_share),
         ] {
             if !(0.0..=1.0).contains(&share) {
                 return Some((key, format!("{share} is not between 0 and 1")));
+            }
+        }
+        for (key, share, most) in [
+            ("max_error", self.max_error, 1.0),
+            ("verified_confidence", self.cache.verified_confidence, 1.0),
+            ("comparison_error", self.cache.comparison_error, 0.5),
+        ] {
+            if !(0.0..=most).contains(&share) {
+                return Some((key, format!("{share} is not between 0 and {most}")));
             }
         }
         if !self.admin_listen.ip().is_loopback() && self.admin.token.is_none() {

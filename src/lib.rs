@@ -11,6 +11,7 @@ pub mod dialect;
 pub mod embed;
 pub mod eval;
 pub mod proxy;
+pub mod rate;
 pub mod server;
 pub mod simulated;
 pub mod store;

@@ -4,6 +4,7 @@
 //! closed sets, so that no client can make more of them.
 
 mod json_lines;
+mod trials;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,9 +23,11 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
 use json_lines::JsonLines;
+use trials::TrialMetrics;
 use writer::{Lines, Writing};
 
 use crate::cache::outcome::{Forward, Layer, Outcome};
+use crate::cache::trial::Trials;
 use crate::config::{Config, LogFormat};
 use crate::dialect::Endpoint;
 use crate::store::StoreUsage;
@@ -58,6 +61,7 @@ pub struct Metrics {
     saved_input: Counter,
     saved_output: Counter,
     store: StoreMetrics,
+    trials: TrialMetrics,
     connections: Gauge,
     totals: Totals,
 }
@@ -207,6 +211,8 @@ impl Metrics {
         );
         let store = StoreMetrics::default();
         store.register(&mut registry);
+        let trials = TrialMetrics::default();
+        trials.register(&mut registry);
         let connections = Gauge::default();
         registry.register("client_connections", "Open connections of clients", connections.clone());
         let totals = Totals::default();
@@ -219,7 +225,7 @@ impl Metrics {
         };
         let saved_input = tokens_saved.get_or_create_owned(&DirectionLabels { direction: "input" });
         let saved_output = tokens_saved.get_or_create_owned(&DirectionLabels { direction: "output" });
-        Self { registry, requests, durations, saved_input, saved_output, store, connections, totals }
+        Self { registry, requests, durations, saved_input, saved_output, store, trials, connections, totals }
     }
 
     /// Counts a request.
@@ -268,9 +274,11 @@ impl Metrics {
         &self.connections
     }
 
-    /// The text of `GET /metrics` (`OpenMetrics` 1.0, which Prometheus reads), with what the store holds.
-    pub fn encode(&self, usage: &StoreUsage) -> Result<String, std::fmt::Error> {
+    /// The text of `GET /metrics` (`OpenMetrics` 1.0, which Prometheus reads), with what the store holds and what
+    /// trials have shown.
+    pub fn encode(&self, usage: &StoreUsage, trials: &Trials) -> Result<String, std::fmt::Error> {
         self.store.take_over(usage);
+        self.trials.take_over(trials);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)

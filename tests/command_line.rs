@@ -37,7 +37,7 @@ fn file(folder: &Path, text: &str) -> String {
 async fn help_names_every_command_and_every_flag_with_its_default() {
     let (code, help, _) = run(&["--help"]).await;
     assert_eq!(code, Some(0));
-    for command in ["serve", "demo", "eval", "check-config", "completions"] {
+    for command in ["serve", "demo", "eval", "stats", "check-config", "completions"] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {help}");
     }
     let (code, help, _) = run(&["serve", "--help"]).await;
@@ -47,6 +47,7 @@ async fn help_names_every_command_and_every_flag_with_its_default() {
         ("--admin-listen", "127.0.0.1:11436"),
         ("--upstream", "http://127.0.0.1:11434"),
         ("--data-dir", ""),
+        ("--mode", "reuse"),
         ("--embedder", "builtin"),
         ("--embedder-url", ""),
         ("--embedder-model", ""),

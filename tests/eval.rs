@@ -308,7 +308,7 @@ async fn wrong_usage_is_told_with_exit_code_2() {
         (&["/nowhere/pairs.csv"][..], "cannot read /nowhere/pairs.csv"),
         (&[empty], "there are no pairs in it"),
         (&[headless], "the column a is missing"),
-        (&[good, "--max-error", "2"], "no share between 0 and 1"),
+        (&[good, "--max-error", "2"], "2 is not between 0 and 1"),
         (&[good, "--embedder", "off"], "nothing to measure"),
         (&[good, "--similarity-threshold", "7"], "similarity_threshold"),
         (&[good, "--format", "xml"], "possible values: csv, jsonl"),
@@ -342,7 +342,7 @@ async fn people_read_a_table_and_help_tells_the_exit_codes() {
         "Area under the ROC curve",
         "recall          0.667 (0.208-0.939), 2 of 3",
         "These pairs cannot show it",
-        "It takes 381 of them.",
+        "It takes 189 of them.",
         "quoted",
     ] {
         assert!(out.contains(part), "{part}: {out}");
@@ -350,4 +350,36 @@ async fn people_read_a_table_and_help_tells_the_exit_codes() {
     let (code, help, _) = output(rejoinder(&["eval", "--help"])).await;
     assert_eq!(code, Some(0));
     assert!(help.contains("Exit codes: 0 measured") && !help.contains("--listen"), "{help}");
+}
+
+#[tokio::test]
+async fn mode_verified_is_simulated_over_the_prompts_of_the_pairs() {
+    let pairs = file(".csv", PAIRS);
+    let plot = tempfile::NamedTempFile::new().unwrap();
+    let path = pairs.path().to_str().unwrap();
+    let flags = ["--simulate-verified", "--runs", "2", "--requests", "400", "--lifetime", "20"];
+    let plotted = ["--max-error", "0.3", "--plot", plot.path().to_str().unwrap()];
+    let simulation = report(&[&[path][..], &flags, &plotted].concat()).await;
+    assert_eq!((&simulation["prompts"], &simulation["needs"]), (&json!(9), &json!(7)));
+    assert_eq!(simulation["plan"]["limits"]["max_error"], 0.3);
+    let runs = simulation["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 2);
+    for run in runs {
+        let count = |name: &str| run["end"][name].as_u64().unwrap();
+        assert_eq!(count("requests") + run["exact"].as_u64().unwrap(), 400);
+        assert!(count("served") + count("explored") <= count("candidates"), "{run}");
+        assert!(count("explored") > 0, "{run}");
+        assert!(count("wrong") <= count("served"), "{run}");
+        assert_eq!(run["curve"].as_array().unwrap().len(), 100);
+    }
+    let drawn = std::fs::read_to_string(plot.path()).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.trim_end().ends_with("</svg>"));
+    assert_eq!(drawn.matches("<title>the bound</title>").count(), 1);
+
+    let (code, out, err) = output(rejoinder(&[&["eval", path][..], &flags].concat())).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("runs that ended over the limit: 0.0 %"), "{out}");
+    let (code, _, err) = output(rejoinder(&["eval", path, "--runs", "2"])).await;
+    assert_eq!(code, Some(2));
+    assert!(err.contains("--simulate-verified"), "{err}");
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Answer, Refusal, json_response};
+use crate::cache::Cache;
 use crate::dialect::template::rfc3339;
 use crate::proxy::body::Body;
 use crate::store::entry::EntryId;
@@ -83,8 +84,12 @@ pub(super) async fn show(store: &Store, id: &str) -> Answer {
 }
 
 /// `DELETE /entries/{id}`
-pub(super) async fn remove(store: &Store, id: &str) -> Answer {
-    if !store.remove(&parse(id)?).await.map_err(unavailable)? {
+pub(super) async fn remove(cache: &Cache, id: &str) -> Answer {
+    let parsed = parse(id)?;
+    let removed = cache.store().remove(&parsed).await.map_err(unavailable)?;
+    // What fell just short of it shows its prompt, and goes whether or not the entry is still there.
+    cache.trials().near_misses.forget(&parsed);
+    if !removed {
         return Err(missing(id));
     }
     let mut response = Response::new(Body::Empty);
@@ -104,7 +109,7 @@ struct Purge {
 }
 
 /// `POST /purge`
-pub(super) async fn purge(store: &Store, body: Incoming) -> Answer {
+pub(super) async fn purge(cache: &Cache, body: Incoming) -> Answer {
     let refused = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
     let body: Bytes = Limited::new(body, LARGEST)
         .collect()
@@ -130,7 +135,8 @@ pub(super) async fn purge(store: &Store, body: Incoming) -> Answer {
             return Err(refused(message.to_owned()));
         }
     };
-    let purged = store.purge(&selector).await.map_err(unavailable)?;
+    let purged = cache.store().purge(&selector).await.map_err(unavailable)?;
+    cache.trials().near_misses.purge(&selector);
     Ok(json_response(StatusCode::OK, &json!({"purged": purged})))
 }
 

@@ -1,4 +1,4 @@
-//! What operators see: health, metrics, entries.
+//! What operators see: health, metrics, entries, and what stored replies on trial have shown.
 //!
 //! Called by `server` as the service of the admin listener. Loopback is no authentication against a browser:
 //! `Host` and `Origin` are checked on every path but the probes', and the token where one is set.
@@ -6,6 +6,7 @@
 mod access;
 mod entries;
 mod readiness;
+mod trials;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -119,10 +120,16 @@ impl Shared {
             }
             "/purge" => {
                 allow(&parts.method, &[Method::POST], "POST")?;
-                entries::purge(self.cache.store(), body).await
+                entries::purge(&self.cache, body).await
             }
+            "/observations" => get(&parts.method, || Ok(trials::observations(self.cache.trials()))),
+            "/verified" => get(&parts.method, || Ok(trials::verified(self.cache.trials()))),
+            "/audits" => get(&parts.method, || Ok(trials::audits(self.cache.trials()))),
+            "/near-misses" => get(&parts.method, || {
+                trials::near_misses(self.cache.trials(), parts.uri.query().unwrap_or_default())
+            }),
             _ => match path.strip_prefix("/entries/") {
-                Some(id) if parts.method == Method::DELETE => entries::remove(self.cache.store(), id).await,
+                Some(id) if parts.method == Method::DELETE => entries::remove(&self.cache, id).await,
                 Some(id) => {
                     allow(&parts.method, &[Method::GET, Method::DELETE], "GET, DELETE")?;
                     entries::show(self.cache.store(), id).await
@@ -136,7 +143,7 @@ impl Shared {
         let usage = self.cache.store().usage();
         let text = self
             .metrics
-            .encode(&usage)
+            .encode(&usage, self.cache.trials())
             .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         let mut response = Response::new(Body::Whole(text.into()));
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

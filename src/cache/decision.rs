@@ -33,6 +33,10 @@ pub enum MissReason {
     CredentialUnverified,
     /// The prompt is not to be matched by meaning (it leans on context, moment, person, or asks for variety).
     ExactOnly,
+    /// It would have been, but mode observe serves nothing.
+    Observed,
+    /// Its trust is not proved yet, or the lot fell on it to be checked: mode verified sends it upstream and compares.
+    Exploring,
 }
 
 impl MissReason {
@@ -49,11 +53,13 @@ impl MissReason {
             Self::StoreUnavailable => "store-unavailable",
             Self::CredentialUnverified => "credential-unverified",
             Self::ExactOnly => "exact-only",
+            Self::Observed => "observed",
+            Self::Exploring => "exploring",
         }
     }
 
     /// Every reason, for the metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::NoCandidate,
         Self::BelowThreshold,
         Self::LowConfidence,
@@ -64,6 +70,8 @@ impl MissReason {
         Self::StoreUnavailable,
         Self::CredentialUnverified,
         Self::ExactOnly,
+        Self::Observed,
+        Self::Exploring,
     ];
 }
 

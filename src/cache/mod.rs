@@ -6,15 +6,21 @@
 
 pub mod calibration;
 pub mod coalesce;
+pub mod comparison;
 pub mod credential;
 pub mod decision;
 pub mod directives;
 pub mod guard;
 pub mod key;
+pub mod near_misses;
 pub mod normalise;
+pub mod observations;
 pub mod outcome;
 mod pending;
 pub mod rules;
+pub mod trial;
+pub mod verified;
+mod verify;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, warn};
 
+use comparison::Agreement;
 use credential::Credentials;
 use decision::{Decision, Evidence, MissReason, Policy};
 use directives::Directives;
@@ -30,6 +37,7 @@ use key::{CredentialId, Identity, KeyRing, RequestId};
 use outcome::Layer;
 use pending::Pending;
 use rules::Rules;
+use trial::{Trial, TrialOptions, Trials};
 
 use crate::dialect::{Endpoint, Reply, Request};
 use crate::embed::{EmbedError, Embedder, Embedding};
@@ -52,6 +60,7 @@ pub struct Cache {
     ttl: Duration,
     credentials: Credentials,
     pending: Pending,
+    trials: Trials,
     /// Embeddings asked for.
     embeddings: AtomicU64,
 }
@@ -101,14 +110,31 @@ pub struct Miss {
     pub by_directive: bool,
     /// The prompt's place, where the lookup came so far; storing the reply uses it again.
     pub place: Option<Placed>,
+    /// The nearest entry, where the semantic layer judged one.
+    pub candidate: Option<Arc<Entry>>,
+    /// A stored reply that is to be compared with upstream's.
+    pub trial: Option<Box<Trial>>,
 }
 
 /// What a layer found.
 pub type Found = Result<Hit, Miss>;
 
 impl Miss {
+    /// The same, of this candidate.
+    fn of(self, entry: &Arc<Entry>) -> Self {
+        Self { candidate: Some(Arc::clone(entry)), ..self }
+    }
+
     fn because(reason: MissReason) -> Self {
-        Self { reason, decision: None, rule: None, by_directive: false, place: None }
+        Self {
+            reason,
+            decision: None,
+            rule: None,
+            by_directive: false,
+            place: None,
+            candidate: None,
+            trial: None,
+        }
     }
 
     /// The miss to report where the exact layer and then the semantic one found nothing: an entry that was
@@ -120,7 +146,7 @@ impl Miss {
         if tells_more && self.reason != MissReason::StoreUnavailable {
             return semantic;
         }
-        Self { place: semantic.place, ..self }
+        Self { place: semantic.place, trial: semantic.trial, ..self }
     }
 }
 
@@ -140,17 +166,26 @@ pub struct Parts {
     pub ttl: Duration,
     /// How long upstream's acceptance of credentials counts.
     pub credential_ttl: Duration,
+    /// What is compared with upstream's fresh replies.
+    pub trials: TrialOptions,
 }
 
 impl Cache {
     /// A cache of these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let trials = Trials::new(parts.trials, parts.policy);
+        if let Some(verified) = trials.verified() {
+            for evidence in parts.store.all_evidence() {
+                verified.recall(&evidence);
+            }
+        }
         Self {
             keys: KeyRing::new(parts.secret.as_deref(), &parts.store),
             store: parts.store,
             embedder: parts.embedder,
-            policy: parts.policy,
+            policy: trials.policy(),
+            trials,
             rules: parts.rules,
             ttl: parts.ttl,
             credentials: Credentials::new(parts.credential_ttl),
@@ -300,7 +335,15 @@ impl Cache {
             let _ = tokio::time::timeout(ARRIVAL_TIMEOUT, earlier.arrived()).await;
         }
         let mut found = self.nearest(query, prompt, &partition, &embedding, now).await;
+        if self.trials.verified().is_some()
+            && let Ok(hit) = found
+        {
+            found = self.verify(query, hit).await;
+        }
         if let Err(miss) = &mut found {
+            if let (Some(entry), Some(decision)) = (&miss.candidate, &miss.decision) {
+                self.note_near_miss(query, entry, decision);
+            }
             miss.place = Some(Placed { partition, embedding });
         }
         found
@@ -348,7 +391,7 @@ impl Cache {
             let decision = match judge(&entry) {
                 Ok(decision) => decision,
                 Err(miss) => {
-                    first = first.or(Some(miss));
+                    first = first.or(Some(miss.of(&entry)));
                     continue;
                 }
             };
@@ -365,14 +408,18 @@ impl Cache {
             let judged = if Arc::ptr_eq(&whole, &entry) { Ok(decision) } else { judge(&whole) };
             match judged {
                 Ok(decision) => return Ok(self.hit(whole, Layer::Semantic, decision)),
-                Err(miss) => first = first.or(Some(miss)),
+                Err(miss) => first = first.or(Some(miss.of(&entry))),
             }
         }
         Err(first.unwrap_or_else(|| Miss::because(MissReason::NoCandidate)))
     }
 
     fn hit(&self, entry: Arc<Entry>, layer: Layer, decision: Decision) -> Hit {
-        self.store.record_hit(&entry.key);
+        // What is only observed is no use, and what is found by meaning may yet be explored.
+        let undecided = layer == Layer::Semantic && self.trials.verified().is_some();
+        if !self.trials.options().observe && !undecided {
+            self.store.record_hit(&entry.key);
+        }
         Hit { entry, layer, decision }
     }
 

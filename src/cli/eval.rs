@@ -1,5 +1,8 @@
 //! `rejoinder eval`: measures the reuse decision over labelled pairs.
 
+mod simulation;
+
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::num::NonZeroUsize;
@@ -11,7 +14,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
+use self::simulation::SimulationFlags;
 use super::{environment, failed, runtime};
 use crate::cache::calibration::CalibrationFile;
 use crate::cache::decision::{Floors, MissReason, Policy};
@@ -21,7 +26,7 @@ use crate::eval::fit::fit;
 use crate::eval::judge::{Judge, Judged, Options};
 use crate::eval::pairs::{self, BadLine, Format, Pair};
 use crate::eval::plot::Plot;
-use crate::eval::report::{Material, Report};
+use crate::eval::report::Material;
 use crate::eval::text::Text;
 use crate::server;
 
@@ -43,7 +48,7 @@ configuration, no such file, bad lines, or no pairs.";
 #[command(
     after_long_help = EXPLANATION,
     mut_arg("listen", hidden), mut_arg("admin_listen", hidden), 
-    mut_arg("data_dir", hidden), mut_arg("ttl", hidden), mut_arg("log_format", hidden),
+    mut_arg("data_dir", hidden), mut_arg("mode", hidden), mut_arg("max_error", max_error), mut_arg("ttl", hidden), mut_arg("log_format", hidden),
 )]
 pub(super) struct Eval {
     /// The pairs: CSV whose first line names the columns, or one JSON object a line; - reads standard input
@@ -53,10 +58,6 @@ pub(super) struct Eval {
     /// How PAIRS is written [default: by its name's ending, else by its first character]
     #[arg(long, value_enum)]
     format: Option<Format>,
-
-    /// The false-hit rate to keep to, 0 to 1: the share of pairs with different answers that may be reused
-    #[arg(long, value_name = "SHARE", default_value_t = 0.01, value_parser = share)]
-    max_error: f64,
 
     /// Leave out lines that are no pairs, instead of refusing the file
     #[arg(long)]
@@ -84,12 +85,23 @@ pub(super) struct Eval {
     calibrate: Option<PathBuf>,
 
     #[command(flatten)]
+    simulation: SimulationFlags,
+
+    #[command(flatten)]
     flags: Flags,
 }
 
 /// What of the flags of `serve` says nothing here.
 fn hidden(argument: clap::Arg) -> clap::Arg {
     argument.hide(true)
+}
+
+/// What `--max-error` means here.
+fn max_error(argument: clap::Arg) -> clap::Arg {
+    argument.help(
+        "The error to keep to, 0 to 1 [default: 0.02]: the share of pairs with different answers that may be reused, \
+         or, simulated, that of wrong ones among semantic hits",
+    )
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -120,6 +132,9 @@ impl Eval {
                 "embedder = \"off\" leaves the exact layer alone, of which there is nothing to measure"
             )));
         }
+        if self.simulation.simulate_verified {
+            return self.simulation.run(&config, &pairs, self.plot.as_deref(), self.json);
+        }
         let Found { embedder, policy, judged } =
             judge(&config, Arc::clone(&pairs), self.both_ways).map_err(broken)?;
         if let Some(path) = &self.rows {
@@ -136,7 +151,7 @@ impl Eval {
             judged: &judged,
             skipped,
             floors: policy.floors(),
-            max_error: self.max_error,
+            max_error: config.max_error,
             calibration: calibration.map_err(broken)?,
         };
         let report = material.report();
@@ -145,7 +160,7 @@ impl Eval {
                 .with_context(|| format!("cannot write {}", path.display()))
                 .map_err(broken)?;
         }
-        self.show(&report).map_err(broken)
+        show(&report, &Text(&report), self.json).map_err(broken)
     }
 
     fn pairs(&self) -> anyhow::Result<(Arc<[Pair]>, Vec<BadLine>)> {
@@ -172,21 +187,20 @@ impl Eval {
         }
         Ok((read.pairs.into(), read.bad))
     }
+}
 
-    fn show(&self, report: &Report) -> anyhow::Result<()> {
-        let mut out = io::stdout().lock();
-        let written = if self.json {
-            serde_json::to_writer_pretty(&mut out, report)
-                .map_err(io::Error::from)
-                .and_then(|()| writeln!(out))
-        } else {
-            write!(out, "{}", Text(report))
-        };
-        match written.and_then(|()| out.flush()) {
-            // Whoever closed the pipe has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => written.context("cannot write the report"),
-        }
+/// Prints what came out, as JSON or as text.
+fn show(value: &impl Serialize, text: &impl Display, json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let written = if json {
+        serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        write!(out, "{text}")
+    };
+    match written.and_then(|()| out.flush()) {
+        // Whoever closed the pipe has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write the report"),
     }
 }
 
@@ -231,7 +245,7 @@ fn judge(config: &Config, pairs: Arc<[Pair]>, both_ways: bool) -> anyhow::Result
         let policy = server::policy(config, Some(&embedder))?;
         let judge = Arc::new(Judge::new(embedder, policy, config.cache.rules())?);
         let name = judge.embedder().to_owned();
-        let progress = progress(pairs.len());
+        let progress = progress(pairs.len(), "pairs");
         let options = Options { workers: workers(config), both_ways };
         let judged = judge.judge_all(pairs, options, || progress.inc(1)).await;
         progress.finish_and_clear();
@@ -252,13 +266,13 @@ fn calibrate(
 }
 
 /// A bar on a terminal, nothing elsewhere.
-fn progress(pairs: usize) -> ProgressBar {
+fn progress(steps: usize, unit: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new(u64::try_from(pairs).unwrap_or(u64::MAX));
-    let template = "{bar:32} {pos}/{len} pairs, {per_sec}, {eta} left";
-    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    let bar = ProgressBar::new(u64::try_from(steps).unwrap_or(u64::MAX));
+    let template = format!("{{bar:32}} {{pos}}/{{len}} {unit}, {{per_sec}}, {{eta}} left");
+    bar.with_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// One line for each judgement: the pair, and what became of it at the operating point.

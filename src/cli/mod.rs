@@ -1,11 +1,13 @@
 //! The command line: one file per command. Parses, calls, and turns what went wrong into words and an exit code.
 
+mod admin_client;
 mod check_config;
 mod completions;
 mod demo;
 mod eval;
 mod healthcheck;
 mod serve;
+mod stats;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,8 @@ enum Command {
     Demo(demo::Demo),
     /// Measure precision, recall, false-hit rate and hit rate over labelled pairs of prompts
     Eval(Box<eval::Eval>),
+    /// Show what a running proxy has served and saved
+    Stats(stats::Stats),
     /// Validate a configuration and print the one in force, secrets masked
     CheckConfig(Box<check_config::CheckConfig>),
     /// Ask a running proxy whether it is alive; for container health checks
@@ -46,6 +50,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::Eval(eval) => eval.run(),
+        Command::Stats(stats) => stats.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Healthcheck(check) => check.run(),
         Command::Completions(completions) => completions.run(),

@@ -8,8 +8,8 @@ use http::Uri;
 use serde::Deserialize;
 
 use super::{
-    Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Redis, RedisUrl, Secret,
-    Timeouts, secret, units,
+    Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Redis, RedisUrl,
+    Secret, Timeouts, secret, units,
 };
 
 /// What a file sets. A key it does not have is left to the default; one that nobody knows is an error.
@@ -23,6 +23,8 @@ pub struct FileConfig {
     pub(super) data_dir: Option<PathBuf>,
     #[serde(deserialize_with = "units::optional_redis_url")]
     pub(super) redis_url: Option<RedisUrl>,
+    pub(super) mode: Option<Mode>,
+    pub(super) max_error: Option<f64>,
     pub(super) embedder: Option<EmbedderKind>,
     #[serde(deserialize_with = "units::optional_uri")]
     pub(super) embedder_url: Option<Uri>,

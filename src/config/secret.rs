@@ -16,6 +16,11 @@ impl Secret {
         Self(secret)
     }
 
+    /// The secret of an environment variable, or of the file that `<variable>_FILE` names. Empty counts as absent.
+    pub fn of_environment(variable: &str, environment: Environment<'_>) -> Result<Option<Self>, ConfigError> {
+        read(variable, environment)
+    }
+
     /// The secret itself, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0

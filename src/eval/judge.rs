@@ -19,11 +19,12 @@ use crate::cache::directives::Directives;
 use crate::cache::key::Identity;
 use crate::cache::outcome::Layer;
 use crate::cache::rules::Rules;
+use crate::cache::trial::TrialOptions;
 use crate::cache::{Cache, Parts, Query, normalise};
 use crate::dialect::json::Json;
 use crate::dialect::{Endpoint, Form, Reply};
 use crate::embed::{EmbedError, Embedder, Embedding, Similarity};
-use crate::store::{OpenError, Store, StoreOptions};
+use crate::store::{OpenError, Selector, Store, StoreOptions};
 
 /// Embeddings kept for prompts that come again: 100 MB of them for 384 components.
 const REMEMBERED: usize = 65_536;
@@ -108,6 +109,15 @@ pub enum JudgeError {
     /// A worker ended early.
     #[error("a worker failed: {0}")]
     Worker(#[from] tokio::task::JoinError),
+    /// The cache did not answer as a cache in memory must, whatever the line.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+impl JudgeError {
+    pub(super) fn unreadable(reason: &str) -> Self {
+        Self::Unreadable(reason.to_owned())
+    }
 }
 
 /// A cache that is asked about pairs.
@@ -131,6 +141,7 @@ impl Judge {
             // A pair lives for milliseconds; its entry must not expire meanwhile.
             ttl: Duration::from_hours(24),
             credential_ttl: Duration::from_hours(24),
+            trials: TrialOptions::OFF,
         });
         Ok(Self { cache: Arc::new(cache), embedder, reply: reply()? })
     }
@@ -226,8 +237,25 @@ impl Judge {
         })
     }
 
+    /// The cache.
+    pub(super) fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Stores a reply to this query.
+    pub(super) async fn store(&self, query: &Query) -> Result<(), JudgeError> {
+        let stored = self.cache.store_reply(query, self.reply.clone(), None).await;
+        if stored { Ok(()) } else { Err(JudgeError::unreadable("the store did not take it")) }
+    }
+
+    /// Takes all entries out.
+    pub(super) async fn forget_all(&self) -> Result<(), JudgeError> {
+        let purged = self.cache.store().purge(&Selector::All).await;
+        purged.map(drop).map_err(|error| JudgeError::unreadable(&error.to_string()))
+    }
+
     /// The query of a request that asks this prompt.
-    fn query(&self, name: &str, prompt: &str) -> Option<Query> {
+    pub(super) fn query(&self, name: &str, prompt: &str) -> Option<Query> {
         let body = json!({"model": "eval", "messages": [{"role": "user", "content": prompt}]}).to_string();
         let request = Endpoint::OpenAiChat.read(Json::parse(body.as_bytes()).ok()?)?;
         let identity = Identity { namespace: name, ..Identity::default() };

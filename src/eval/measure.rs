@@ -1,4 +1,4 @@
-//! Counts and their uncertainty: rates with Wilson's interval, the area under the ROC curve with `DeLong`'s, how
+//! Counts and their uncertainty: rates at operating points, the area under the ROC curve with `DeLong`'s, how
 //! well confidence is calibrated.
 //!
 //! Called by [`super::report`]. All intervals are of 95 % and take the pairs as independent of each other; pairs
@@ -9,9 +9,8 @@ use serde::Serialize;
 use super::judge::Judgement;
 use crate::cache::decision::Floors;
 use crate::cache::outcome::Layer;
-
-/// The standard normal quantile of a two-sided interval of 95 %.
-const Z: f64 = 1.959_963_984_540_054;
+use crate::rate::Z;
+pub use crate::rate::{Rate, rounded};
 
 /// One judgement with what is known of its pair.
 #[derive(Debug, Clone, Copy)]
@@ -20,39 +19,6 @@ pub struct Case<'a> {
     pub same: bool,
     /// What the cache says.
     pub judgement: &'a Judgement,
-}
-
-/// A share with its interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Rate {
-    /// How many of them.
-    pub count: u32,
-    /// Of how many.
-    pub of: u32,
-    /// The share; absent where there is nothing to have a share of.
-    pub value: Option<f64>,
-    /// The lower end of the interval.
-    pub low: f64,
-    /// The upper end.
-    pub high: f64,
-}
-
-impl Rate {
-    /// A share of cases. `ways` is how many cases each pair has: more cases of a pair are no more evidence.
-    pub fn new(count: u32, of: u32, ways: u32) -> Self {
-        let value = (of > 0).then(|| f64::from(count) / f64::from(of));
-        let (low, high) = value.map_or((0.0, 1.0), |share| wilson(share, f64::from(of) / f64::from(ways)));
-        Self { count, of, value: value.map(rounded), low: rounded(low), high: rounded(high) }
-    }
-}
-
-/// Wilson's score interval (E. B. Wilson, Journal of the American Statistical Association 22, 1927).
-fn wilson(share: f64, trials: f64) -> (f64, f64) {
-    let square = Z * Z;
-    let centre = share + square / (2.0 * trials);
-    let half = Z * (share * (1.0 - share) / trials + square / (4.0 * trials * trials)).sqrt();
-    let scale = 1.0 + square / trials;
-    (((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0))
 }
 
 /// How many pairs that must not be reused it takes until not one reused shows a rate below `rate`: the upper end
@@ -69,11 +35,6 @@ pub fn needed(rate: f64) -> Option<u32> {
         if enough(middle) { high = middle } else { low = middle + 1 }
     }
     enough(low).then_some(low)
-}
-
-/// Six decimals: more are noise, and differ between machines.
-pub fn rounded(value: f64) -> f64 {
-    (value * 1e6).round() / 1e6
 }
 
 /// A number that was single precision all along.
@@ -310,18 +271,6 @@ mod tests {
         (one - other).abs() < 5e-4
     }
 
-    /// The figures of R's `binom::binom.wilson`.
-    #[test]
-    fn wilsons_interval_is_that_of_the_books() {
-        let rate = Rate::new(10, 100, 1);
-        assert!(near(rate.low, 0.0552) && near(rate.high, 0.1744), "{rate:?}");
-        let none = Rate::new(0, 277, 1);
-        assert!(none.low.abs() < 1e-9 && near(none.high, 0.0137), "{none:?}");
-        let both_ways = Rate::new(20, 200, 2);
-        assert_eq!((both_ways.low, both_ways.high), (rate.low, rate.high));
-        assert_eq!(Rate::new(0, 0, 1).value, None);
-    }
-
     #[test]
     fn what_it_takes_to_show_a_rate() {
         assert_eq!(needed(0.01), Some(381));
@@ -411,14 +360,6 @@ mod tests {
             prop_assert!(found.low <= found.value && found.value <= found.high);
             let turned = area(&negative, &positive, 1).unwrap();
             prop_assert!((found.value + turned.value - 1.0).abs() < 1e-5);
-        }
-
-        #[test]
-        fn a_rate_lies_in_its_interval(count in 0_u32..500, more in 0_u32..500, ways in 1_u32..3) {
-            let rate = Rate::new(count, count + more, ways);
-            if let Some(value) = rate.value {
-                prop_assert!(rate.low <= value + 1e-6 && value <= rate.high + 1e-6);
-            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //! [`crate::cache::Cache`] over an in-memory store, so that what is measured is what serves requests.
 //!
 //! Called by `cli::eval`. [`pairs`] reads, [`judge`] asks, [`measure`] counts, [`report`] puts together what
-//! [`text`] and [`plot`] show, [`fit`] calibrates.
+//! [`text`] and [`plot`] show, [`fit`] calibrates; [`simulate`] runs verified mode over a stream of the same prompts.
 
 pub mod fit;
 pub mod judge;
@@ -11,4 +11,5 @@ pub mod pairs;
 pub mod plot;
 
 pub mod report;
+pub mod simulate;
 pub mod text;

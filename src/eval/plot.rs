@@ -12,7 +12,7 @@ use super::report::{Curve, Report};
 pub struct Plot<'a>(pub &'a Report);
 
 /// Plain rules, without variables: viewers that are no browsers know no more.
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 svg{font:13px system-ui,sans-serif}text{fill:#1f2328}.title{font-weight:600;font-size:15px}.paper{fill:#fff}\
 .grid{stroke:#d0d7de;stroke-width:1}.ideal{stroke:#1f2328;stroke-dasharray:4 4;opacity:.5}\
 .line{fill:none;stroke-width:2}.a{stroke:#8c6d1f;stroke-dasharray:6 3}.b,.bar{stroke:#0969da}\
@@ -21,7 +21,7 @@ svg{font:13px system-ui,sans-serif}text{fill:#1f2328}.title{font-weight:600;font
 .a{stroke:#d4a72c}.b,.bar{stroke:#58a6ff}.bin{fill:#58a6ff}.dot{fill:#ff7b72}.whisker{stroke:#ff7b72}}";
 
 /// The side of a panel's square, in the picture's units.
-const SIDE: f64 = 340.0;
+pub(super) const SIDE: f64 = 340.0;
 
 /// Where a panel begins and how it places what it shows.
 #[derive(Clone, Copy)]

@@ -20,10 +20,12 @@ use crate::cache::coalesce::{End, Joined};
 use crate::cache::directives::Directives;
 use crate::cache::key::Identity;
 use crate::cache::outcome::{Forward, Outcome, Timings};
+use crate::cache::trial::Trial;
 use crate::cache::{Hit, Miss, Query};
 use crate::dialect::json::Json;
 use crate::dialect::openai::usage::UsageFilter;
 use crate::dialect::{Echo, Endpoint, Form, ReplayError, Reply};
+use crate::store::entry::Placed;
 
 /// A request that was read and named.
 #[derive(Debug)]
@@ -40,6 +42,9 @@ struct Served {
     hit: Hit,
     body: Bytes,
 }
+
+/// What a lookup left for the fetch that follows it: the prompt's place, and a stored reply to be compared.
+pub(super) type Known = (Option<Placed>, Option<Trial>);
 
 /// What became of waiting for another request's reply.
 enum Followed {
@@ -122,7 +127,10 @@ impl Proxy {
         }
         if query.directives.no_cache {
             let outcome = Outcome::forwarded(Forward::Request);
-            return Box::pin(self.fetch_alone(prepared, parts, body, outcome)).await;
+            return Box::pin(self.fetch_alone(prepared, parts, body, outcome, Known::default())).await;
+        }
+        if self.cache.trials().options().observe {
+            return Box::pin(self.observed(prepared, parts, body)).await;
         }
         let started = Instant::now();
         let mut timings = Timings::default();
@@ -172,7 +180,7 @@ impl Proxy {
                         }
                         Followed::Unshared => {
                             let outcome = Outcome::miss(&exact, timings);
-                            return self.fetch_alone(prepared, parts, body, outcome).await;
+                            return self.fetch_alone(prepared, parts, body, outcome, Known::default()).await;
                         }
                     }
                 }
@@ -181,16 +189,18 @@ impl Proxy {
                     if let Ok(served) = self.exact(prepared).await {
                         return Ok(served.answer(timings));
                     }
-                    let miss = match self.semantic(prepared, exact, &mut timings).await {
+                    let mut miss = match self.semantic(prepared, exact, &mut timings).await {
                         Ok(served) => {
                             leader.begin(Head::Hit(served.hit.clone()));
                             leader.finish(End::Whole(None));
+                            self.audit(prepared, parts, body, &served.hit);
                             return Ok(served.answer(timings));
                         }
                         Err(miss) => miss,
                     };
                     let outcome = Outcome::miss(&miss, timings);
-                    let fetch = match self.fetch(prepared, parts, body, miss.place, outcome.clone()) {
+                    let known = (miss.place.take(), miss.trial.take().map(|trial| *trial));
+                    let fetch = match self.fetch(prepared, parts, body, known, outcome.clone()) {
                         Ok(fetch) => fetch,
                         Err(error) => {
                             leader.begin(Head::Failed(error.clone()));
@@ -240,27 +250,28 @@ impl Proxy {
     }
 
     /// A request that does not share: the client wants a reply of its own (`no-cache`), or none could be shared.
-    async fn fetch_alone(
+    pub(super) async fn fetch_alone(
         &self,
         prepared: &Prepared,
         parts: request::Parts,
         body: Bytes,
         outcome: Outcome,
+        known: Known,
     ) -> Result<Answer, Failure> {
         let (leader, reader) = self.flights.alone();
         let fetch = self
-            .fetch(prepared, parts, body, None, outcome.clone())
+            .fetch(prepared, parts, body, known, outcome.clone())
             .map_err(|error| Failure::new(error, outcome.clone()))?;
         tokio::spawn(fetch.run(leader));
         lead(reader, outcome).await
     }
 
-    fn fetch(
+    pub(super) fn fetch(
         &self,
         prepared: &Prepared,
         mut parts: request::Parts,
         body: Bytes,
-        place: Option<crate::store::entry::Placed>,
+        (place, trial): Known,
         outcome: Outcome,
     ) -> Result<Fetch, ProxyError> {
         // A shared reply has no place for trailers.
@@ -282,6 +293,7 @@ impl Proxy {
             form,
             query: prepared.query.clone(),
             place,
+            trial,
             outcome,
             storable: prepared.is_storable(),
             limit: self.settings.max_entry_bytes,
@@ -331,6 +343,11 @@ impl Proxy {
 }
 
 impl Prepared {
+    /// What it asks, and for whom.
+    pub(super) fn query(&self) -> &Query {
+        &self.query
+    }
+
     /// How many bytes it keeps in memory, nearly.
     pub(super) fn weight(&self) -> usize {
         let prompt = self.query.prompt.as_ref().map_or(0, String::len);

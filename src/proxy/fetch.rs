@@ -22,6 +22,7 @@ use super::headers::strip_response;
 use super::upstream::Upstream;
 use crate::cache::coalesce::{End, Leader, Reader};
 use crate::cache::outcome::Outcome;
+use crate::cache::trial::Trial;
 use crate::cache::{Cache, Hit, Query};
 use crate::dialect::{Form, Reply};
 use crate::store::entry::{Key, Placed};
@@ -88,6 +89,8 @@ pub struct Fetch {
     pub query: Query,
     /// The prompt's place, where the lookup came so far.
     pub place: Option<Placed>,
+    /// A stored reply to be compared with upstream's.
+    pub trial: Option<Trial>,
     /// What happened so far.
     pub outcome: Outcome,
     /// Whether the reply may be stored, as far as the request tells.
@@ -120,6 +123,7 @@ impl Fetch {
             form,
             query,
             place,
+            trial,
             mut outcome,
             storable,
             limit,
@@ -146,7 +150,7 @@ impl Fetch {
         strip_response(&mut headers);
         let head = UpstreamHead { status: parts.status, headers, form, outcome };
         let document = gathering.as_ref().is_some_and(|gathering| gathering.form == Form::Json);
-        let transfer = Transfer { leader, body, idle, limit, gathering, cache, query, place };
+        let transfer = Transfer { leader, body, idle, limit, gathering, cache, query, place, trial };
         if document {
             transfer.document(head).await;
         } else {
@@ -209,6 +213,7 @@ struct Transfer {
     cache: Arc<Cache>,
     query: Query,
     place: Option<Placed>,
+    trial: Option<Trial>,
 }
 
 impl Transfer {
@@ -238,7 +243,7 @@ impl Transfer {
             self.leader.publish(chunk, self.idle).await;
         }
         match ended {
-            Some(Ended::Whole) => self.leader.finish(End::Whole(reply)),
+            Some(Ended::Whole) => self.finish(reply),
             Some(Ended::Broken | Ended::Deserted) => self.leader.finish(End::Broken),
             None => self.pass_on().await,
         }
@@ -246,7 +251,7 @@ impl Transfer {
 
     /// A stream is passed on as it comes. Whether it will be stored is a promise: if it ends well.
     async fn stream(self, mut head: UpstreamHead) {
-        head.outcome.stored = self.gathering.is_some();
+        head.outcome.stored = self.gathering.is_some() && self.stores();
         self.leader.begin(Head::Upstream(Arc::new(head)));
         self.pass_on().await;
     }
@@ -263,7 +268,21 @@ impl Transfer {
         if let Some(reply) = &reply {
             self.store(reply).await;
         }
+        self.finish(reply);
+    }
+
+    /// Ends the flight with the whole reply, and then has it compared with what is on trial.
+    fn finish(self, reply: Option<Reply>) {
+        let fresh = if self.trial.is_some() { reply.clone() } else { None };
         self.leader.finish(End::Whole(reply));
+        if let (Some(trial), Some(fresh)) = (self.trial, fresh) {
+            self.cache.conclude(trial, &self.query, fresh);
+        }
+    }
+
+    /// Whether a reply that may be stored is.
+    fn stores(&self) -> bool {
+        self.trial.as_ref().is_none_or(Trial::stores_reply)
     }
 
     /// The next chunk, or how it ended.
@@ -297,7 +316,7 @@ impl Transfer {
 
     /// Stores a reply before anyone hears of its end: whoever asks again then finds it.
     async fn store(&mut self, reply: &Reply) -> bool {
-        self.cache.store_reply(&self.query, reply.clone(), self.place.take()).await
+        self.stores() && self.cache.store_reply(&self.query, reply.clone(), self.place.take()).await
     }
 
     /// The whole reply, if it may be stored.

@@ -12,6 +12,7 @@ pub mod headers;
 mod layouts;
 mod pass;
 mod readings;
+mod trial;
 mod upstream;
 
 use std::future::Future;
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderName, Method, Request, Response, Version, request};
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use tower::Service;
 
 use body::{Body, Collected, collect};
@@ -52,6 +54,8 @@ pub struct Proxy {
     layouts: Arc<Layouts>,
     readings: Arc<Readings>,
     settings: Arc<Settings>,
+    /// Room for audits.
+    audits: Arc<Semaphore>,
 }
 
 /// What of the configuration a request's way depends on.
@@ -131,6 +135,7 @@ impl Proxy {
             layouts: Arc::new(Layouts::new()),
             readings: Arc::new(Readings::new()),
             settings: Arc::new(settings),
+            audits: Arc::new(Semaphore::new(trial::AUDITS)),
         })
     }
 

@@ -21,8 +21,10 @@ use connection::{Listener, Settings};
 use crate::admin::{Admin, Readiness};
 use crate::cache::calibration::{CalibrationError, CalibrationFile};
 use crate::cache::decision::{Calibration, Policy};
+use crate::cache::trial::TrialOptions;
+use crate::cache::verified::Limits;
 use crate::cache::{Cache, Parts, guard};
-use crate::config::{Config, EmbedderKind};
+use crate::config::{Config, EmbedderKind, Mode};
 use crate::embed::{ApiKey, BuiltinOptions, Embedder, EmbedderError, RemoteOptions};
 use crate::proxy::{Proxy, UpstreamUrlError};
 use crate::store::redis::{RedisOptions, RedisUrl};
@@ -178,6 +180,15 @@ fn local(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, Star
     listener.local_addr().map_err(|source| StartError::Listen { address, source })
 }
 
+/// What mode verified keeps to.
+pub fn limits(config: &Config) -> Limits {
+    Limits {
+        max_error: config.max_error,
+        confidence: config.cache.verified_confidence,
+        comparison_error: config.cache.comparison_error,
+    }
+}
+
 async fn open_cache(config: &Config) -> Result<Cache, StartError> {
     // Reading the model and the store takes a while and must not hold up anything else that runs here.
     let settings = config.clone();
@@ -217,6 +228,12 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
         rules: config.cache.rules(),
         ttl: config.ttl,
         credential_ttl: config.cache.credential_ttl,
+        trials: TrialOptions {
+            observe: config.mode == Mode::Observe,
+            audit_share: config.cache.audit_share,
+            near_misses: config.cache.near_misses,
+            verified: (config.mode == Mode::Verified).then(|| limits(config)),
+        },
     }))
 }
 

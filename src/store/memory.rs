@@ -6,15 +6,17 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
 use super::entry::{Entry, EntryId, Key, Partition};
+use super::evidence::Evidence;
 use super::{OpenError, StoreOptions};
 
 /// What an entry takes besides its own bytes: the slot, the table's cell with its spare room, counters of
 /// shared references and what an allocator rounds up.
-const OVERHEAD: u64 = 384;
+const OVERHEAD: u64 = 416;
 
 /// The least room of a shard: an entry must fit in one, and an entry of the default `max_entry_bytes` (1 MiB)
 /// takes part of two, its document and its text.
@@ -31,6 +33,8 @@ pub(super) struct Slot {
     pub(super) sequence: u64,
     /// Hits served from it.
     pub(super) hits: AtomicU64,
+    /// What was observed of it. Up to 384 bytes that its weight leaves out: few entries are explored at all.
+    pub(super) evidence: Mutex<Evidence>,
     /// The partition with its embedding.
     pub(super) home: Option<Partition>,
     /// Bytes that it counts for.
@@ -47,11 +51,17 @@ impl Slot {
             entry,
             sequence,
             hits: AtomicU64::new(0),
+            evidence: Mutex::default(),
             home: home.map(|(partition, _)| partition),
             weight,
             gone: AtomicBool::new(false),
             unplaced: AtomicBool::new(false),
         }
+    }
+
+    /// The slot with what was observed of its entry before.
+    pub(super) fn with_evidence(self, evidence: Evidence) -> Self {
+        Self { evidence: Mutex::new(evidence), ..self }
     }
 
     /// Whether the entry belongs to this partition, by this slot, and is still in the store.

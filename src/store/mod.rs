@@ -5,6 +5,7 @@
 //! or not, and the caller judges it. Never sees an HTTP request.
 
 pub mod entry;
+pub mod evidence;
 pub mod redis;
 
 mod embedded;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 
 use self::embedded::Embedded;
 use self::entry::{Candidate, Entry, EntryId, Key, Partition, Placed};
+use self::evidence::{Evidence, Observation};
 use self::redis::{Redis, RedisOptions};
 use crate::embed::Embedding;
 
@@ -159,6 +161,32 @@ impl Store {
         match self {
             Self::Embedded(store) => store.record_hit(key),
             Self::Redis(store) => store.record_hit(key),
+        }
+    }
+
+    /// What was observed of an entry (of this key and time), by this process or another of the store.
+    pub async fn evidence(&self, key: &Key, created_at: SystemTime) -> Result<Evidence, StoreError> {
+        match self {
+            Self::Embedded(store) => Ok(store.evidence(key, created_at)),
+            Self::Redis(store) => store.evidence(key, created_at).await,
+        }
+    }
+
+    /// What was observed of all entries that this process has in memory, in the order of their storing: nothing
+    /// of a store in Redis, whose entries are met one by one.
+    pub fn all_evidence(&self) -> Vec<Evidence> {
+        match self {
+            Self::Embedded(store) => store.all_evidence(),
+            Self::Redis(_) => Vec::new(),
+        }
+    }
+
+    /// Adds an observation to an entry's evidence, without holding anyone up. Nothing where that very entry (key
+    /// and time) is no longer there: a replaced one takes its evidence along.
+    pub fn note_evidence(&self, key: &Key, created_at: SystemTime, observation: Observation) {
+        match self {
+            Self::Embedded(store) => store.note_evidence(key, created_at, observation),
+            Self::Redis(store) => store.note_evidence(key, created_at, observation),
         }
     }
 

@@ -32,6 +32,39 @@ pub use wire::{Wire, soon};
 /// A question, and the same in other words.
 pub const QUESTION: &str = "What is the capital of France?";
 pub const PARAPHRASE: &str = "What is the capital city of France?";
+
+/// An exchange in which upstream's chat completion says this text.
+pub fn saying(text: &str) -> Fault {
+    let body = serde_json::json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "llama3.2",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+    });
+    Fault::body("application/json", body.to_string())
+}
+
+/// Asks the admin listener for a document until it is as wanted; fails the test where it does not become so.
+pub async fn until_admin(
+    proxy: &Proxy,
+    path: &str,
+    wanted: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    let url = format!("{}{path}", proxy.admin_url());
+    let mut last = serde_json::Value::Null;
+    let becoming = async {
+        loop {
+            last = Ask::get(&url).send().await.json();
+            if wanted(&last) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let became = tokio::time::timeout(std::time::Duration::from_mins(1), becoming).await.is_ok();
+    assert!(became, "{path} stays {last}");
+    last
+}
+
 /// A simulated upstream without delays.
 pub async fn upstream() -> Simulated {
     Simulated::start(SimulatedOptions::default()).await.unwrap()

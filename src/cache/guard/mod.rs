@@ -60,6 +60,7 @@ mod shape;
 mod verbatim;
 
 pub use leaning::{Leaning, Leanings, exact_only, leanings};
+pub use number::numbers;
 pub use prepare::Prepared;
 pub use rule::{Rule, RuleSet, Verdict};
 

@@ -50,6 +50,40 @@ impl Amount {
     }
 }
 
+/// The numbers of a text, each as text that is equal for equal numbers. Numbers of list items are left out, and so
+/// are digits that are part of a name or an id.
+pub fn numbers(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let mut chunks = line.split_whitespace().peekable();
+        if chunks.peek().is_some_and(|first| is_list_number(first)) {
+            chunks.next();
+        }
+        for chunk in chunks {
+            let mark = |c: char| c.is_alphanumeric() || "-$\u{20ac}\u{a3}\u{a5}\u{20b9}%\u{b0}".contains(c);
+            let Some(parts) = read(chunk.trim_matches(|c| !mark(c))) else { continue };
+            let named = parts
+                .iter()
+                .any(|part| matches!(part, Part::Word(word) if word.contains(|c: char| c.is_ascii_digit())));
+            if named {
+                continue;
+            }
+            found.extend(parts.iter().filter_map(|part| match part {
+                Part::Amount(amount) => Some(amount.key()),
+                Part::Time(minutes) => Some(format!("{minutes} min")),
+                Part::Word(_) => None,
+            }));
+        }
+    }
+    found
+}
+
+/// Whether a line's first chunk is the number of a list item: `1.`, `2)`.
+fn is_list_number(chunk: &str) -> bool {
+    let digits = chunk.strip_suffix(['.', ')']).unwrap_or_default();
+    (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Reads a chunk that begins with a digit, a sign or a currency mark. None: it is no number.
 pub(super) fn read(chunk: &str) -> Option<Vec<Part>> {
     // Bounds the depth of nested ranges; no number people write is longer.

@@ -70,7 +70,10 @@ fn contents(inner: &Arc<Inner>) -> Contents {
     Box::new(move |give| {
         let Some(inner) = inner.upgrade() else { return };
         for slot in inner.memory.iter() {
-            give(Change::Entry(slot));
+            give(Change::Entry(Arc::clone(&slot)));
+            if !slot.evidence.lock().is_empty() {
+                give(Change::Evidence(slot));
+            }
         }
         inner.index.for_each_row(|slot, codes| {
             if let Some(home) = slot.home {
@@ -89,7 +92,7 @@ struct Loader {
 
 impl Loader {
     fn take(&mut self, stored: Stored) -> Verdict {
-        let Stored { sequence, entry, placed } = stored;
+        let Stored { sequence, entry, placed, evidence } = stored;
         if let Some(known) = self.memory.peek(&entry.key) {
             // A newer one of its key, or the same met again while a damaged database is read once more.
             return if known.sequence == sequence { Verdict::Keep } else { Verdict::Drop };
@@ -98,7 +101,7 @@ impl Loader {
             return Verdict::Drop;
         }
         let home = placed.as_ref().map(|(partition, codes)| (*partition, index::weight(codes)));
-        let slot = Arc::new(Slot::new(Arc::new(entry), sequence, home));
+        let slot = Arc::new(Slot::new(Arc::new(entry), sequence, home).with_evidence(evidence));
         if slot.weight > self.memory.largest() {
             return Verdict::Drop;
         }

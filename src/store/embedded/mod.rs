@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use self::disk::Disk;
 use self::keeper::Keeper;
 use super::entry::{Entry, EntryId, Key, Partition, Placed};
+use super::evidence::{Evidence, Observation};
 use super::index::codes::Codes;
 use super::index::{self, Index, Upkeep};
 use super::memory::{self, Memory, Slot};
@@ -119,6 +120,23 @@ impl Embedded {
         }
     }
 
+    pub(super) fn evidence(&self, key: &Key, created_at: SystemTime) -> Evidence {
+        let slot = self.0.memory.peek(key).filter(|slot| slot.entry.created_at == created_at);
+        slot.map(|slot| slot.evidence.lock().clone()).unwrap_or_default()
+    }
+
+    pub(super) fn all_evidence(&self) -> Vec<Evidence> {
+        let slots = self.0.memory.iter();
+        let observed = slots.map(|slot| (slot.sequence, slot.evidence.lock().clone()));
+        let mut all: Vec<_> = observed.filter(|(_, evidence)| !evidence.is_empty()).collect();
+        all.sort_unstable_by_key(|(sequence, _)| *sequence);
+        all.into_iter().map(|(_, evidence)| evidence).collect()
+    }
+
+    pub(super) fn note_evidence(&self, key: &Key, created_at: SystemTime, observation: Observation) {
+        self.0.note_evidence(key, created_at, observation);
+    }
+
     pub(super) fn usage(&self) -> StoreUsage {
         let Inner { memory, index, disk, evicted, expired, .. } = &*self.0;
         let disk = disk.get();
@@ -193,7 +211,8 @@ impl Inner {
             return false;
         };
         let home = Some((placed.partition, index::weight(&codes)));
-        let slot = Arc::new(Slot::new(Arc::clone(&old.entry), old.sequence, home));
+        let slot = Slot::new(Arc::clone(&old.entry), old.sequence, home);
+        let slot = Arc::new(slot.with_evidence(old.evidence.lock().clone()));
         if slot.weight > self.memory.largest() {
             return false;
         }
@@ -214,6 +233,18 @@ impl Inner {
             disk.place(slot, placed.partition, codes);
         }
         true
+    }
+
+    fn note_evidence(&self, key: &Key, created_at: SystemTime, observation: Observation) {
+        // The slot must not be exchanged for one with its embedding meanwhile.
+        let guard = self.key_lock(key).map(Mutex::lock);
+        let slot = self.memory.peek(key).filter(|slot| slot.entry.created_at == created_at);
+        let Some(slot) = slot else { return };
+        slot.evidence.lock().add(observation);
+        drop(guard);
+        if let Some(disk) = self.disk.get() {
+            disk.observe(slot);
+        }
     }
 
     /// Deals with what an insertion of `slot` pushed out.

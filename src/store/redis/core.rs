@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::RwLock;
 use redis::Value;
@@ -11,7 +12,9 @@ use tracing::debug;
 
 use super::super::StoreError;
 use super::super::entry::{Entry, EntryId, Key, Partition};
+use super::super::evidence::Evidence;
 use super::super::index::Index;
+use super::super::milliseconds;
 use super::hot::Hot;
 use super::link::{Link, LinkError};
 use super::names::Names;
@@ -134,6 +137,31 @@ impl Core {
         let entry = Arc::new(entry);
         self.hot.keep(ticket, &entry);
         Ok(Some(entry))
+    }
+
+    /// What was observed of the entry of this key and time. What cannot be read of it is counted and left out; it
+    /// goes with the entry.
+    pub(super) async fn evidence(&self, key: &Key, created_at: SystemTime) -> Result<Evidence, StoreError> {
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(self.names.entry(&key.id())).arg("created_at").arg("evidence");
+        let values = match self.link.ask::<Value>(&cmd).await {
+            Ok(value) => values(value).unwrap_or_default(),
+            // Another type of value: whoever reads the entry removes it.
+            Err(error) if error.is_wrong_type() => Values::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let Ok([Some(moment), Some(field)]) = <[Option<Vec<u8>>; 2]>::try_from(values) else {
+            return Ok(Evidence::default());
+        };
+        if record::number(&moment) != Some(milliseconds(created_at)) {
+            return Ok(Evidence::default());
+        }
+        let (evidence, damaged) = self.seal.read().read_evidence(key, created_at, &field);
+        if damaged {
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+            debug!("a part of an entry's evidence in Redis is of no use; it is left out");
+        }
+        Ok(evidence)
     }
 
     /// Takes an entry out of this process.

@@ -41,6 +41,7 @@ use self::record::{Row, Seal};
 use self::scripts::{Call, Scripts};
 use self::writer::{Lanes, Write};
 use super::entry::{Entry, EntryId, Key, Partition, Placed};
+use super::evidence::{Evidence, Observation};
 use super::index::Index;
 use super::index::codes::Codes;
 use super::listing::{Found, ListQuery, Page, Selector};
@@ -299,6 +300,17 @@ impl Redis {
 
     pub(super) fn record_hit(&self, key: &Key) {
         *self.0.hits.lock().entry(key.id()).or_default() += 1;
+    }
+
+    pub(super) async fn evidence(&self, key: &Key, created_at: SystemTime) -> Result<Evidence, StoreError> {
+        self.0.core.evidence(key, created_at).await
+    }
+
+    pub(super) fn note_evidence(&self, key: &Key, created_at: SystemTime, observation: Observation) {
+        let [tag, ..] = key.0;
+        if !self.0.lanes.send(tag, Write::Evidence(*key, created_at, observation)) {
+            self.0.core.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) async fn accepted_ago(&self, credential: &[u8; 32]) -> Result<Option<Duration>, StoreError> {

@@ -7,11 +7,12 @@
 //! | `query` | the normalised prompt |
 //! | `query_hash` | the exact key, 64 hexadecimal digits |
 //! | `embedding` | see [`Seal::embedding`]; absent where the prompt was not embedded |
+//! | `evidence` | observations, each with a seal of its own, see [`Seal::observation`]; absent without any |
 //! | `response` | the reply's JSON document |
 //! | `created_at` | milliseconds since the Unix epoch, decimal |
 //! | `ttl` | milliseconds, decimal |
 //! | `metadata` | JSON: schema version, scope, endpoint, model, namespace, tool calls, usage, poisoned |
-//! | `seal` | the first half of a keyed BLAKE3 over all fields but `embedding`, which has its own |
+//! | `seal` | the first half of a keyed BLAKE3 over all fields but `embedding` and `evidence`, which have their own |
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::entry::{Entry, Key, Partition, Placed, Scope};
+use super::super::evidence::{Evidence, MOST_OBSERVATIONS, OBSERVATION_BYTES, Observation};
 use super::super::index::codes::{Codes, MAX_DIMENSION};
 use super::super::milliseconds;
 use super::names::{from_hexadecimal, hexadecimal};
@@ -28,6 +30,12 @@ use crate::dialect::{Endpoint, Reply, Usage};
 const SCHEMA: u8 = 1;
 
 const DIGEST_BYTES: usize = 16;
+
+/// Bytes of an observation in the `evidence` field.
+const SEALED_BYTES: usize = OBSERVATION_BYTES + DIGEST_BYTES;
+
+/// The most bytes of the `evidence` field.
+pub(super) const MOST_EVIDENCE_BYTES: usize = MOST_OBSERVATIONS * SEALED_BYTES;
 
 /// The fields that [`Seal::read`] reads, in its order.
 pub(super) const FIELDS: [&str; 7] =
@@ -194,6 +202,42 @@ impl Seal {
         Some((Partition(*partition), Codes { high: plane(high), low: plane(low), scale }))
     }
 
+    /// An observation of the entry of this key and time, with a digest that covers both, so that none is taken for
+    /// another entry's. Each has its own since any replica adds to them.
+    pub(super) fn observation(&self, key: &Key, created_at: SystemTime, observation: Observation) -> Vec<u8> {
+        let mut sealed = observation.to_bytes().to_vec();
+        let digest = self.observation_digest(key, created_at, &sealed);
+        sealed.extend_from_slice(&digest);
+        sealed
+    }
+
+    /// The observations of an `evidence` field, and whether there is anything else in it, which is left out.
+    pub(super) fn read_evidence(&self, key: &Key, created_at: SystemTime, field: &[u8]) -> (Evidence, bool) {
+        let (sealed, rest) = field.as_chunks::<SEALED_BYTES>();
+        let mut damaged = !rest.is_empty() || field.len() > MOST_EVIDENCE_BYTES;
+        let read = |sealed: &[u8; SEALED_BYTES]| {
+            let (observation, digest) = sealed.split_first_chunk::<OBSERVATION_BYTES>()?;
+            let whole = self.observation_digest(key, created_at, observation).as_slice() == digest;
+            Observation::of_bytes(*observation).filter(|_| whole)
+        };
+        let evidence = sealed.iter().take(MOST_OBSERVATIONS).filter_map(|sealed| {
+            let observation = read(sealed);
+            damaged |= observation.is_none();
+            observation
+        });
+        let evidence = evidence.collect();
+        (evidence, damaged)
+    }
+
+    fn observation_digest(
+        &self,
+        key: &Key,
+        created_at: SystemTime,
+        observation: &[u8],
+    ) -> [u8; DIGEST_BYTES] {
+        self.digest([&b"observation"[..], &key.0, &milliseconds(created_at).to_le_bytes(), observation])
+    }
+
     fn embedding_digest(&self, entry: &Entry, content: &[u8]) -> [u8; DIGEST_BYTES] {
         self.digest([&b"embedding"[..], &entry.key.0, &milliseconds(entry.created_at).to_le_bytes(), content])
     }
@@ -345,6 +389,27 @@ mod tests {
             let _ = seal.read(values.clone());
             let _ = seal.read_row(&Partition([1; 32]), values.clone());
             let _ = described(values);
+        }
+
+        #[test]
+        fn observations_come_back_to_their_entry_alone(
+            seen in prop::collection::vec((any::<u32>(), 0.0_f32..=1.0, any::<bool>()), 1..20),
+            at: prop::sample::Index, bit in 0_u32..8, cut: bool
+        ) {
+            let seal = Seal::new(b"one");
+            let evidence: Evidence =
+                seen.into_iter().map(|(id, score, same)| Observation { id, score, same }).collect();
+            let all = evidence.observations().iter();
+            let mut field: Vec<u8> =
+                all.flat_map(|observation| seal.observation(&Key([1; 32]), UNIX_EPOCH, *observation)).collect();
+            let read = |field: &[u8]| seal.read_evidence(&Key([1; 32]), UNIX_EPOCH, field);
+            prop_assert_eq!(read(&field), (evidence.clone(), false));
+            prop_assert_eq!(seal.read_evidence(&Key([2; 32]), UNIX_EPOCH, &field), (Evidence::default(), true));
+            let at = at.index(field.len());
+            if cut { field.remove(at); } else { field[at] ^= 1 << bit; }
+            let (read, damaged) = read(&field);
+            prop_assert!(damaged && read.observations().len() < evidence.observations().len());
+            prop_assert!(read.observations().iter().all(|one| evidence.observations().contains(one)));
         }
 
         #[test]

@@ -24,6 +24,9 @@ pub(super) struct Scripts {
     /// entries without an embedding. Arguments: the id, the entry's `created_at`, a random number below 256, the
     /// embedding. Gives what `put` gives, zeros where the entry is another by now.
     pub(super) place: Script,
+    /// Adds an observation to an entry that is still the one it was made of. Keys: entry. Arguments: the entry's
+    /// `created_at`, the observation as sealed, the most bytes kept. Gives 1, or 0 where the entry is another by now.
+    pub(super) observe: Script,
     /// Takes out of an index those whose entries are gone or no longer belong there. Keys: index, hit counts, then
     /// the entries. Arguments: the partition, or nothing for the index of entries without an embedding, then their
     /// ids. Gives how many.
@@ -64,6 +67,7 @@ clear(KEYS[1], 'hash')
 local there = tonumber(redis.call('HGET', KEYS[1], 'created_at') or '')
 if there and there > tonumber(ARGV[5]) then return {0, '0'} end
 redis.call('HSET', KEYS[1], unpack(fields))
+if there ~= tonumber(ARGV[5]) then redis.call('HDEL', KEYS[1], 'evidence') end
 if ARGV[4] == '' then redis.call('HDEL', KEYS[1], 'embedding')
 else redis.call('HSET', KEYS[1], 'embedding', ARGV[4]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -84,6 +88,28 @@ redis.call('HSET', KEYS[1], 'embedding', ARGV[4])
 clear(KEYS[3], 'zset')
 redis.call('ZREM', KEYS[3], ARGV[1])
 return index(KEYS[2], ARGV[1], string.format('%.0f', life), ARGV[3])
+";
+
+// Observations are of one length and begin with a '+' where replies agreed. For want of room the oldest agreement goes,
+// and only where there is none the oldest of all, as in the store in process.
+const OBSERVE: &str = r"
+if redis.call('HGET', KEYS[1], 'created_at') ~= ARGV[1] then return 0 end
+local size = #ARGV[2]
+local all = redis.call('HGET', KEYS[1], 'evidence') or ''
+if #all % size ~= 0 then all = '' end
+for at = 1, #all, size do
+  if string.sub(all, at, at + size - 1) == ARGV[2] then return 1 end
+end
+all = all .. ARGV[2]
+while #all > tonumber(ARGV[3]) do
+  local least = 1
+  for at = 1, #all, size do
+    if string.sub(all, at, at) == '+' then least = at break end
+  end
+  all = string.sub(all, 1, least - 1) .. string.sub(all, least + size)
+end
+redis.call('HSET', KEYS[1], 'evidence', all)
+return 1
 ";
 
 // An embedding names its partition in its bytes 18 to 49.
@@ -132,6 +158,7 @@ impl Scripts {
         Self {
             put: Script::new(&format!("{COMMON}{PUT}")),
             place: Script::new(&format!("{COMMON}{PLACE}")),
+            observe: Script::new(OBSERVE),
             tidy: Script::new(&format!("{COMMON}{TIDY}")),
             agree: Script::new(AGREE),
             hits: Script::new(&format!("{COMMON}{HITS}")),

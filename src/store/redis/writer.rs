@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::debug;
 
-use super::super::entry::{Entry, EntryId, Partition, Placed};
+use super::super::entry::{Entry, EntryId, Key, Partition, Placed};
+use super::super::evidence::Observation;
 use super::super::milliseconds;
 use super::core::Core;
 use super::link::LinkError;
 use super::names::{Names, Tag};
+use super::record::MOST_EVIDENCE_BYTES;
 use super::scripts::Call;
 
 /// Lanes; each writes one thing at a time.
@@ -54,6 +56,8 @@ pub(super) enum Write {
     Place(Arc<Entry>, Placed),
     /// Upstream accepted credentials at this time (milliseconds since the Unix epoch), for so long; or refused.
     Credential([u8; 32], Option<(u64, Duration)>),
+    /// An observation of the entry of this key and time.
+    Evidence(Key, SystemTime, Observation),
     /// Hits of a scope's entries.
     Hits(Tag, Vec<(EntryId, u64)>),
     /// Nothing: tells when all before it is written.
@@ -96,7 +100,7 @@ impl Lanes {
                 let embedding = size_of_val(placed.embedding.values());
                 super::super::memory::weight(entry) + u64::try_from(embedding).unwrap_or(u64::MAX)
             }
-            Write::Credential(..) | Write::Hits(..) | Write::Barrier(_) => 64,
+            Write::Credential(..) | Write::Evidence(..) | Write::Hits(..) | Write::Barrier(_) => 64,
         };
         let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let job = Job { write, since: Instant::now(), bytes };
@@ -189,6 +193,9 @@ impl Lane {
             Write::Put(entry, placed) => self.put(entry, placed.as_ref()).await,
             Write::Place(entry, placed) => self.place(entry, placed).await,
             Write::Credential(credential, accepted) => self.credential(credential, *accepted).await,
+            Write::Evidence(key, created_at, observation) => {
+                self.evidence(key, *created_at, *observation).await
+            }
             Write::Hits(tag, hits) => self.hits(*tag, hits).await,
             Write::Barrier(_) => Ok(()),
         }
@@ -331,6 +338,21 @@ impl Lane {
             cmd.arg(at).arg("PX").arg(life);
         }
         self.core.link.ask::<redis::Value>(&cmd).await.map(drop)
+    }
+
+    async fn evidence(
+        &self,
+        key: &Key,
+        created_at: SystemTime,
+        observation: Observation,
+    ) -> Result<(), LinkError> {
+        let core = &self.core;
+        let call = Call::default()
+            .key(core.names.entry(&key.id()))
+            .argument(milliseconds(created_at).to_string())
+            .argument(core.seal().observation(key, created_at, observation))
+            .argument(MOST_EVIDENCE_BYTES.to_string());
+        core.link.run::<i64>(&core.scripts.observe, &call).await.map(drop)
     }
 
     async fn hits(&self, tag: Tag, hits: &[(EntryId, u64)]) -> Result<(), LinkError> {

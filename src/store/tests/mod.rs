@@ -3,6 +3,7 @@
 mod bounds;
 mod damage;
 mod durability;
+mod evidence;
 mod recall;
 
 use std::collections::HashSet;

@@ -15,12 +15,15 @@ use super::folder::{self, Folder};
 use super::record::Seal;
 use crate::store::OpenError;
 use crate::store::entry::{Entry, Partition};
+use crate::store::evidence::Evidence;
 use crate::store::index::codes::Codes;
 
 /// Sequence to entry. Sequences rise, so pages fill in order and the newest are read first.
 const ENTRIES: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("entries");
 /// The same sequences to embeddings, where an entry has one.
 const EMBEDDINGS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("embeddings");
+/// The same sequences to what was observed of the entry, where something was. Earlier versions know no such table.
+const EVIDENCE: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("evidence");
 
 /// Pages kept in memory. The entries are in memory already, so the file is read once and then only written.
 const CACHE_BYTES: usize = 8 << 20;
@@ -31,6 +34,7 @@ pub(in crate::store) struct Stored {
     pub(in crate::store) sequence: u64,
     pub(in crate::store) entry: Entry,
     pub(in crate::store) placed: Option<(Partition, Codes)>,
+    pub(in crate::store) evidence: Evidence,
 }
 
 /// What the reader says to a record.
@@ -62,17 +66,22 @@ pub(super) struct Read {
 pub(super) struct Batch {
     pub(super) entries: Vec<(u64, Vec<u8>)>,
     pub(super) embeddings: Vec<(u64, Vec<u8>)>,
+    pub(super) evidence: Vec<(u64, Vec<u8>)>,
     pub(super) deleted: Vec<u64>,
 }
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.embeddings.is_empty() && self.deleted.is_empty()
+        self.records().next().is_none() && self.deleted.is_empty()
     }
 
     /// Bytes of its records.
     pub(super) fn bytes(&self) -> usize {
-        self.entries.iter().chain(&self.embeddings).map(|(_, record)| record.len()).sum()
+        self.records().map(|(_, record)| record.len()).sum()
+    }
+
+    fn records(&self) -> impl Iterator<Item = &(u64, Vec<u8>)> {
+        self.entries.iter().chain(&self.embeddings).chain(&self.evidence)
     }
 }
 
@@ -172,11 +181,12 @@ fn read(
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(read),
         Err(error) => return Err(DatabaseError::new(error)),
     };
-    let embeddings = match transaction.open_table(EMBEDDINGS) {
-        Ok(embeddings) => Some(embeddings),
-        Err(redb::TableError::TableDoesNotExist(_)) => None,
-        Err(error) => return Err(DatabaseError::new(error)),
+    let beside = |definition| match transaction.open_table(definition) {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(DatabaseError::new(error)),
     };
+    let (embeddings, evidence) = (beside(EMBEDDINGS)?, beside(EVIDENCE)?);
     let mut before = u64::MAX;
     let mut wanted = true;
     for record in entries.range::<u64>(..).map_err(DatabaseError::new)?.rev() {
@@ -188,13 +198,16 @@ fn read(
         }
         before = sequence;
         read.last = read.last.max(sequence);
-        let placed = match &embeddings {
-            Some(embeddings) => embeddings.get(sequence).map_err(DatabaseError::new)?,
-            None => None,
+        let of = |table: &Option<Table>| match table {
+            Some(table) => table.get(sequence).map_err(DatabaseError::new),
+            None => Ok(None),
         };
+        let (placed, observed) = (of(&embeddings)?, of(&evidence)?);
         let stored = seal.read_entry(sequence, record.value()).and_then(|entry| {
             let placed = placed.map(|placed| seal.read_embedding(sequence, placed.value())).transpose()?;
-            Ok(Stored { sequence, entry, placed })
+            let evidence =
+                observed.map(|observed| seal.read_evidence(sequence, observed.value())).transpose()?;
+            Ok(Stored { sequence, entry, placed, evidence: evidence.unwrap_or_default() })
         });
         match stored {
             Ok(stored) => {
@@ -211,17 +224,17 @@ fn read(
             }
         }
     }
-    if let Some(embeddings) = embeddings {
-        find_orphans(&entries, &embeddings, &mut read)?;
+    for beside in embeddings.iter().chain(&evidence) {
+        find_orphans(&entries, beside, &mut read)?;
     }
     Ok(read)
 }
 
 type Table = redb::ReadOnlyTable<u64, &'static [u8]>;
 
-/// Embeddings whose entry was never written, since too much was waiting to be.
-fn find_orphans(entries: &Table, embeddings: &Table, read: &mut Read) -> Result<(), DatabaseError> {
-    for record in embeddings.range::<u64>(..).map_err(DatabaseError::new)? {
+/// Embeddings and evidence whose entry was never written, since too much was waiting to be.
+fn find_orphans(entries: &Table, beside: &Table, read: &mut Read) -> Result<(), DatabaseError> {
+    for record in beside.range::<u64>(..).map_err(DatabaseError::new)? {
         let (sequence, _) = record.map_err(DatabaseError::new)?;
         if entries.get(sequence.value()).map_err(DatabaseError::new)?.is_none() {
             read.removable.push(sequence.value());
@@ -244,10 +257,15 @@ pub(super) fn write(database: &Database, batch: &Batch) -> Result<(), DatabaseEr
             for (sequence, record) in &batch.embeddings {
                 embeddings.insert(sequence, record.as_slice()).map_err(DatabaseError::new)?;
             }
+            let mut evidence = transaction.open_table(EVIDENCE).map_err(DatabaseError::new)?;
+            for (sequence, record) in &batch.evidence {
+                evidence.insert(sequence, record.as_slice()).map_err(DatabaseError::new)?;
+            }
             // Last, since a deleted entry's number never comes again.
             for sequence in &batch.deleted {
                 entries.remove(sequence).map_err(DatabaseError::new)?;
                 embeddings.remove(sequence).map_err(DatabaseError::new)?;
+                evidence.remove(sequence).map_err(DatabaseError::new)?;
             }
         }
         transaction.commit().map_err(DatabaseError::new)

@@ -107,6 +107,11 @@ impl Disk {
         self.queue.push(Change::Embedding(slot, partition, codes));
     }
 
+    /// Something was observed of an entry.
+    pub(super) fn observe(&self, slot: Arc<Slot>) {
+        self.queue.push(Change::Evidence(slot));
+    }
+
     /// Entries left. `compact`: a person asked for it.
     pub(super) fn delete(&self, sequences: impl IntoIterator<Item = u64>, compact: bool) {
         self.queue.delete(sequences, compact);

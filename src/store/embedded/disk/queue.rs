@@ -19,7 +19,12 @@ pub(in crate::store) enum Change {
     Entry(Arc<Slot>),
     /// The embedding of an entry.
     Embedding(Arc<Slot>, Partition, Codes),
+    /// What was observed of an entry, as it is when it is written.
+    Evidence(Arc<Slot>),
 }
+
+/// The most that the evidence of an entry takes.
+const EVIDENCE_BYTES: u64 = 512;
 
 type Waiter = oneshot::Sender<Result<(), StoreError>>;
 
@@ -97,6 +102,7 @@ impl Queue {
         let bytes = match &change {
             Change::Entry(slot) => slot.weight,
             Change::Embedding(_, _, codes) => crate::store::index::weight(codes),
+            Change::Evidence(_) => EVIDENCE_BYTES,
         };
         self.with(|work| {
             if work.bytes.saturating_add(bytes) > self.max_bytes {

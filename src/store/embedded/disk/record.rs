@@ -1,4 +1,4 @@
-//! Records on disk: an entry, or an embedding, as bytes that prove they are whole and ours.
+//! Records on disk: an entry, an embedding, or evidence, as bytes that prove they are whole and ours.
 //!
 //! A record is its schema version (one byte), its content, and the first half of a keyed BLAKE3 over the kind
 //! of record, its number and all before. The key is made of the store's secret, so that a record of another
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialect::{Endpoint, Reply, Usage};
 use crate::store::entry::{Entry, Key, Partition, Scope};
+use crate::store::evidence::{Evidence, OBSERVATION_BYTES, Observation};
 use crate::store::index::codes::{Codes, MAX_DIMENSION};
 use crate::store::milliseconds;
 
@@ -44,6 +45,7 @@ pub(super) enum RecordError {
 enum Kind {
     Entry = 1,
     Embedding = 2,
+    Evidence = 3,
 }
 
 /// An entry's content, in postcard's encoding. Its order of fields is schema 1.
@@ -154,6 +156,22 @@ impl Seal {
         read_embedding(content).ok_or(RecordError::Shape)
     }
 
+    /// What was observed of an entry as a record: the observations one after another.
+    pub(super) fn evidence(&self, sequence: u64, evidence: &Evidence) -> Vec<u8> {
+        let observations = evidence.observations();
+        let mut record = Vec::with_capacity(1 + OBSERVATION_BYTES * observations.len() + DIGEST_BYTES);
+        record.push(SCHEMA);
+        record.extend(observations.iter().flat_map(|observation| observation.to_bytes()));
+        self.close(Kind::Evidence, sequence, record)
+    }
+
+    /// The evidence of a record.
+    pub(super) fn read_evidence(&self, sequence: u64, record: &[u8]) -> Result<Evidence, RecordError> {
+        let (observations, rest) = self.open(Kind::Evidence, sequence, record)?.as_chunks();
+        let read: Option<_> = observations.iter().map(|bytes| Observation::of_bytes(*bytes)).collect();
+        read.filter(|_| rest.is_empty()).ok_or(RecordError::Shape)
+    }
+
     fn close(&self, kind: Kind, sequence: u64, mut record: Vec<u8>) -> Vec<u8> {
         let digest = self.digest(kind, sequence, &record);
         record.extend_from_slice(&digest);
@@ -226,6 +244,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn evidence_comes_back_as_it_was_and_under_its_number_alone(
+            seen in proptest::collection::vec((any::<u32>(), 0.0_f32..=1.0, any::<bool>()), 0..50), sequence: u64
+        ) {
+            let seal = Seal::new(&[1; 32]);
+            let evidence: Evidence =
+                seen.into_iter().map(|(id, score, same)| Observation { id, score, same }).collect();
+            let record = seal.evidence(sequence, &evidence);
+            prop_assert_eq!(seal.read_evidence(sequence, &record), Ok(evidence));
+            prop_assert_eq!(seal.read_evidence(sequence ^ 1, &record), Err(RecordError::Broken));
+        }
+
         #[test]
         fn an_entry_comes_back_as_it_was_and_under_its_number_alone(
             entry in entries(), sequence: u64, secret: [u8; 32]

@@ -170,7 +170,11 @@ impl Writer {
                 let record = self.seal.embedding(slot.sequence, partition, codes);
                 batch.embeddings.push((slot.sequence, record));
             }
-            Change::Entry(_) | Change::Embedding(..) => {}
+            Change::Evidence(slot) if !slot.is_gone() => {
+                let record = self.seal.evidence(slot.sequence, &slot.evidence.lock());
+                batch.evidence.push((slot.sequence, record));
+            }
+            Change::Entry(_) | Change::Embedding(..) | Change::Evidence(_) => {}
         }
     }
 

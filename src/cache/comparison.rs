@@ -1,0 +1,263 @@
+//! Whether two replies to one need say the same: a stored reply against upstream's fresh one.
+//!
+//! Called by [`super::trial`]. Plain texts in, a value with the evidence and a verdict out; a language model's
+//! replies are hardly ever equal word for word, so the verdict has a third answer, [`Agreement::Unclear`].
+
+use std::collections::BTreeSet;
+
+use super::guard;
+use super::normalise;
+use crate::dialect::Reply;
+use crate::embed::{Embedder, Similarity};
+
+/// The cosine of the replies' embeddings from which they say the same, where nothing else speaks against it.
+const SAME_FROM: f32 = 0.8;
+
+/// The cosine below which they say something else.
+const DIFFERENT_BELOW: f32 = 0.5;
+
+/// The least ratio of lengths at which a cosine is evidence: a word beside a page is far from it, however right.
+const COMPARABLE_LENGTH: f32 = 0.1;
+
+/// Whether two replies say the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Agreement {
+    /// They do.
+    Same,
+    /// They do not.
+    Different,
+    /// The evidence does not carry either way.
+    Unclear,
+}
+
+impl Agreement {
+    /// The token for metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Different => "different",
+            Self::Unclear => "unclear",
+        }
+    }
+
+    /// Every one, for the metrics.
+    pub const ALL: [Self; 3] = [Self::Same, Self::Different, Self::Unclear];
+}
+
+/// What the numbers in two replies say. Numbers of lists ("1. …") are layout, and left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbers {
+    /// All numbers of the one are in the other, as where one has none.
+    Agree,
+    /// They share some, and each has some of its own.
+    Mixed,
+    /// Both have numbers, and none in common.
+    Contradict,
+}
+
+/// Two replies compared. The same whichever comes first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Comparison {
+    /// Whether they are equal once normalised; of replies without text (embeddings, tool calls) to the byte.
+    pub equal: bool,
+    /// Whether both call tools, or neither does.
+    pub same_kind: bool,
+    /// The cosine of the texts' embeddings, each up to the embedder's window; `None` where there is none.
+    pub similarity: Option<Similarity>,
+    /// The shorter length over the longer, in characters, 0 to 1; 1 for two empty texts.
+    pub length_ratio: f32,
+    /// The numbers in them.
+    pub numbers: Numbers,
+    /// The verdict on this evidence.
+    pub agreement: Agreement,
+}
+
+impl Comparison {
+    /// The comparison of these facts.
+    fn of(
+        equal: bool,
+        same_kind: bool,
+        similarity: Option<Similarity>,
+        length_ratio: f32,
+        numbers: Numbers,
+    ) -> Self {
+        let mut comparison =
+            Self { equal, same_kind, similarity, length_ratio, numbers, agreement: Agreement::Unclear };
+        comparison.agreement = comparison.verdict();
+        comparison
+    }
+
+    /// The verdict, in this order:
+    ///
+    /// 1. equal replies are the same;
+    /// 2. one that calls tools and one that does not are different;
+    /// 3. numbers that contradict make them different;
+    /// 4. without a cosine, or with lengths too far apart for one to mean anything, it is unclear;
+    /// 5. a cosine below 0.5 is different; one of 0.8 or more is the same, unless each has numbers of its own;
+    /// 6. anything else is unclear.
+    fn verdict(&self) -> Agreement {
+        if self.equal {
+            return Agreement::Same;
+        }
+        if !self.same_kind || self.numbers == Numbers::Contradict {
+            return Agreement::Different;
+        }
+        let Some(Similarity(cosine)) = self.similarity else { return Agreement::Unclear };
+        if self.length_ratio < COMPARABLE_LENGTH {
+            return Agreement::Unclear;
+        }
+        if cosine < DIFFERENT_BELOW {
+            return Agreement::Different;
+        }
+        if cosine >= SAME_FROM && self.numbers == Numbers::Agree {
+            return Agreement::Same;
+        }
+        Agreement::Unclear
+    }
+}
+
+/// Compares two replies, whose texts are `one_text` and `other_text` (a store may keep a reply without its text).
+/// An embedder that fails leaves the cosine out.
+pub async fn compare(
+    embedder: Option<&Embedder>,
+    (one, one_text): (&Reply, &str),
+    (other, other_text): (&Reply, &str),
+) -> Comparison {
+    let same_kind = one.tool_calls == other.tool_calls;
+    let textless = one.tool_calls || other.tool_calls || (one_text.is_empty() && other_text.is_empty());
+    let (plain, other_plain) = (normalise::normalise(one_text), normalise::normalise(other_text));
+    let equal = if textless { one.document == other.document } else { plain == other_plain };
+    let length_ratio = length_ratio(&plain, &other_plain);
+    let numbers = if textless { Numbers::Agree } else { numbers(&plain, &other_plain) };
+    let similarity = match embedder {
+        Some(embedder) if !equal && same_kind && !textless => cosine(embedder, &plain, &other_plain).await,
+        _ => None,
+    };
+    Comparison::of(equal, same_kind, similarity, length_ratio, numbers)
+}
+
+async fn cosine(embedder: &Embedder, one: &str, other: &str) -> Option<Similarity> {
+    let one = embedder.embed(one).await.ok()?;
+    one.similarity(&embedder.embed(other).await.ok()?)
+}
+
+fn length_ratio(one: &str, other: &str) -> f32 {
+    let length = |text: &str| u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+    let (one, other) = (length(one), length(other));
+    let (short, long) = (one.min(other), one.max(other));
+    if long == 0 {
+        return 1.0;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a ratio between 0 and 1")]
+    let ratio = (f64::from(short) / f64::from(long)) as f32;
+    ratio
+}
+
+fn numbers(one: &str, other: &str) -> Numbers {
+    let (one, other): (BTreeSet<_>, BTreeSet<_>) =
+        (guard::numbers(one).into_iter().collect(), guard::numbers(other).into_iter().collect());
+    if one.is_subset(&other) || other.is_subset(&one) {
+        Numbers::Agree
+    } else if one.is_disjoint(&other) {
+        Numbers::Contradict
+    } else {
+        Numbers::Mixed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reply(text: &str, tool_calls: bool) -> Reply {
+        Reply {
+            document: Bytes::from(format!("{{\"text\":{text:?},\"calls\":{tool_calls}}}")),
+            text: text.to_owned(),
+            tool_calls,
+            usage: None,
+        }
+    }
+
+    fn compared(one: &str, other: &str) -> Comparison {
+        let (a, b) = (reply(one, false), reply(other, false));
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(compare(
+            None,
+            (&a, one),
+            (&b, other),
+        ))
+    }
+
+    /// The verdict where the cosine is this.
+    fn at(cosine: f32, one: &str, other: &str) -> Agreement {
+        let Comparison { equal, same_kind, length_ratio, numbers, .. } = compared(one, other);
+        Comparison::of(equal, same_kind, Some(Similarity(cosine)), length_ratio, numbers).agreement
+    }
+
+    #[test]
+    fn equal_but_for_blanks_is_the_same_whatever_the_cosine() {
+        assert_eq!(compared(" Paris.\r\n", "Paris.").agreement, Agreement::Same);
+        assert_eq!(at(0.1, "Paris is  it.", "Paris is it."), Agreement::Same);
+    }
+
+    #[test]
+    fn the_cosine_decides_where_numbers_do_not_speak_against_it() {
+        let (one, other) = ("It is Paris.", "The capital is Paris.");
+        assert_eq!(at(0.95, one, other), Agreement::Same);
+        assert_eq!(at(0.8, one, other), Agreement::Same);
+        assert_eq!(at(0.7, one, other), Agreement::Unclear);
+        assert_eq!(at(0.3, one, other), Agreement::Different);
+        assert_eq!(compared(one, other).agreement, Agreement::Unclear, "no embedder");
+        assert_eq!(at(f32::NAN, one, other), Agreement::Unclear);
+    }
+
+    #[test]
+    fn numbers_that_contradict_are_different_however_alike_the_words() {
+        assert_eq!(at(0.99, "It boils at 100 °C.", "It boils at 90 °C."), Agreement::Different);
+        assert_eq!(compared("The answer is **4**.", "The answer is 5").agreement, Agreement::Different);
+        assert_eq!(at(0.99, "In 1889, 330 m tall", "In 1889, 300 m tall"), Agreement::Unclear);
+        // One that says more does not contradict, nor do other marks of the same number.
+        assert_eq!(at(0.9, "It has 28 days.", "It has 28 days, in leap years 29."), Agreement::Same);
+        assert_eq!(at(0.9, "It is 1,000 metres.", "That is 1000 metres."), Agreement::Same);
+        // Numbers of lists are layout; digits inside a word are no number.
+        assert_eq!(at(0.9, "1. Mix\n2. Bake", "3) Mix\n4) Bake"), Agreement::Same);
+        assert_eq!(at(0.9, "id 7f3a9c01", "id 8b2d44e0"), Agreement::Same);
+    }
+
+    #[test]
+    fn a_word_beside_a_page_is_unclear_rather_than_different() {
+        let page = "Paris has been the capital of France for centuries. ".repeat(20);
+        assert_eq!(at(0.3, "Paris", &page), Agreement::Unclear);
+        assert_eq!(at(0.9, "Paris", &page), Agreement::Unclear);
+        assert!(compared("Paris", &page).length_ratio < 0.1);
+    }
+
+    #[tokio::test]
+    async fn a_tool_call_is_no_text_and_equal_to_the_byte_alone() {
+        let (text, call) = (reply("x", false), reply("x", true));
+        let agreement = async |one: &Reply, other: &Reply| {
+            compare(None, (one, one.text.as_str()), (other, other.text.as_str())).await.agreement
+        };
+        assert_eq!(agreement(&text, &call).await, Agreement::Different);
+        assert_eq!(agreement(&call, &call).await, Agreement::Same);
+        let other = Reply { document: Bytes::from_static(b"{}"), ..call.clone() };
+        assert_eq!(agreement(&call, &other).await, Agreement::Unclear);
+    }
+
+    proptest! {
+        #[test]
+        fn which_comes_first_makes_no_difference(
+            one in "([a-z]{1,5}|[0-9]{1,4}|\n[0-9]\\.| |%|\\$){0,12}",
+            other in "([a-z]{1,5}|[0-9]{1,4}|\n[0-9]\\.| |%|\\$){0,12}",
+        ) {
+            prop_assert_eq!(compared(&one, &other), compared(&other, &one));
+        }
+
+        #[test]
+        fn a_reply_agrees_with_itself(text in "\\PC{0,80}") {
+            prop_assert_eq!(compared(&text, &text).agreement, Agreement::Same);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The commands' way to a running proxy's admin listener: one request, one JSON document back.
+//!
+//! Called by the commands that ask a running proxy. Every error names its cause and what would help.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::de::DeserializeOwned;
+
+use crate::config::{ConfigError, Environment, Secret};
+
+/// How long the proxy may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long it may take to answer: a list looks at every entry.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The largest answer that is read, in bytes.
+const LARGEST: usize = 256 << 20;
+
+/// Where the running proxy is.
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::doc_markdown, reason = "these are the help texts of the command line, which is no Markdown")]
+pub(super) struct AdminFlags {
+    /// The running proxy's admin listener. Its token, where it has one: REJOINDER_ADMIN_TOKEN or
+    /// REJOINDER_ADMIN_TOKEN_FILE
+    #[arg(long, env = "REJOINDER_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:11436")]
+    pub(super) admin: Uri,
+}
+
+/// Why the running proxy did not say what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminError {
+    /// The URL cannot be asked.
+    #[error("{0} is no URL of an admin listener; give it as http://127.0.0.1:11436")]
+    Url(String),
+    /// The token's file cannot be read, or the token cannot be sent.
+    #[error("{0}; set REJOINDER_ADMIN_TOKEN, or REJOINDER_ADMIN_TOKEN_FILE to a file that can be read")]
+    Token(String),
+    /// Nobody answers there.
+    #[error(
+        "no rejoinder answers at {url}: {reason}; start one by `rejoinder serve`, or say by --admin where its admin \
+         listener is"
+    )]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// It began to answer and did not end.
+    #[error("the answer of {url} did not come whole: {reason}; try again, or look at the proxy's log")]
+    Broken {
+        /// Where.
+        url: String,
+        /// Why.
+        reason: String,
+    },
+    /// The token is missing or wrong.
+    #[error(
+        "{0} refuses the admin token; set REJOINDER_ADMIN_TOKEN (or _FILE) to the one that the proxy was given"
+    )]
+    Unauthorized(String),
+    /// Something else answers there.
+    #[error(
+        "what answers at {0} is not rejoinder's admin listener; is it the client listener, or another program? The \
+         admin listener is at http://127.0.0.1:11436 unless --admin-listen says otherwise"
+    )]
+    NotRejoinder(String),
+    /// It answered with an error of its own.
+    #[error("{url} answered {status}: {message}")]
+    Refused {
+        /// Where.
+        url: String,
+        /// The status.
+        status: StatusCode,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// A way to one admin listener.
+pub(super) struct AdminClient {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// The base URL without a slash at its end.
+    base: String,
+    token: Option<HeaderValue>,
+}
+
+impl AdminClient {
+    /// A client of the flags' admin listener, with the environment's token.
+    pub(super) fn new(flags: &AdminFlags, environment: Environment<'_>) -> Result<Self, AdminError> {
+        let url = &flags.admin;
+        let usable = matches!(url.scheme_str(), Some("http" | "https"))
+            && url.host().is_some_and(|host| !host.is_empty())
+            && url.query().is_none();
+        if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            // Not shown, since it may hold a password.
+            return Err(AdminError::Url("what has a user name or password".to_owned()));
+        }
+        if !usable {
+            return Err(AdminError::Url(url.to_string()));
+        }
+        let token = Secret::of_environment("REJOINDER_ADMIN_TOKEN", environment)
+            .map_err(|error: ConfigError| AdminError::Token(error.to_string()))?;
+        let token = token.map(|token| bearer(&token)).transpose()?;
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let base = url.to_string().trim_end_matches('/').to_owned();
+        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), base, token })
+    }
+
+    /// `GET` of a path, as a document.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    /// A request of any method and body (JSON, or nothing), and the document that answers it.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, AdminError> {
+        let url = format!("{}{path}", self.base);
+        let mut request = Request::builder().method(method).uri(&url);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token.clone());
+        }
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body)).map_err(|_| AdminError::Url(url.clone()))?;
+        let unreachable = |reason: String| AdminError::Unreachable { url: self.base.clone(), reason };
+        let response = tokio::time::timeout(TIMEOUT, self.client.request(request))
+            .await
+            .map_err(|_| unreachable(format!("it took longer than {TIMEOUT:?}")))?
+            .map_err(|error| unreachable(causes(&error)))?;
+        let (head, body) = response.into_parts();
+        let broken = |reason: String| AdminError::Broken { url: url.clone(), reason };
+        let body = tokio::time::timeout(TIMEOUT, Limited::new(body, LARGEST).collect())
+            .await
+            .map_err(|_| broken(format!("it took longer than {TIMEOUT:?}")))?
+            .map_err(|error| broken(error.to_string()))?
+            .to_bytes();
+        if head.status.is_success() {
+            return serde_json::from_slice(&body).map_err(|_| AdminError::NotRejoinder(self.base.clone()));
+        }
+        // Ours are documents with an error that is a text; no other program's is known to be told apart.
+        let message = serde_json::from_slice::<Said>(&body).ok();
+        match (head.status, message) {
+            (StatusCode::UNAUTHORIZED, Some(_)) => Err(AdminError::Unauthorized(self.base.clone())),
+            (StatusCode::NOT_FOUND, _) | (_, None) => Err(AdminError::NotRejoinder(self.base.clone())),
+            (status, Some(Said { error })) => Err(AdminError::Refused { url, status, message: error }),
+        }
+    }
+}
+
+/// An error of the admin listener's.
+#[derive(serde::Deserialize)]
+struct Said {
+    error: String,
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, AdminError> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| {
+        AdminError::Token("the admin token has characters that no header can hold".to_owned())
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// An error with its causes, outermost first.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

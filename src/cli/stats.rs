@@ -1,0 +1,276 @@
+//! `rejoinder stats`: what a running proxy has served and saved, and what observation and audits say of its hits.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::admin_client::{AdminClient, AdminError, AdminFlags};
+use super::{environment, failed};
+
+/// Show what a running proxy has served and saved.
+///
+/// Asks its admin listener for the hit rate of each layer, misses, tokens saved and embeddings, and where there is
+/// any for what mode observe has seen, what mode verified has learned, and what audits have found.
+#[derive(Debug, Args)]
+pub(super) struct Stats {
+    #[command(flatten)]
+    admin: AdminFlags,
+
+    /// Print one JSON document: {"counters", "observations", "verified", "audits"}, as the admin listener gives them
+    #[arg(long)]
+    json: bool,
+}
+
+/// All that is asked.
+#[derive(Debug, Serialize)]
+struct Report {
+    counters: Value,
+    observations: Value,
+    verified: Value,
+    audits: Value,
+}
+
+impl Stats {
+    pub(super) fn run(self) -> ExitCode {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let printed = runtime.context("cannot start the runtime").and_then(|runtime| {
+            let report = runtime.block_on(self.ask())?;
+            let text =
+                if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
+            print!("{text}");
+            Ok(())
+        });
+        match printed {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error, 1),
+        }
+    }
+
+    async fn ask(&self) -> Result<Report, AdminError> {
+        let client = AdminClient::new(&self.admin, &environment)?;
+        Ok(Report {
+            counters: client.get("/internal/metrics").await?,
+            observations: client.get("/observations").await?,
+            verified: client.get("/verified").await?,
+            audits: client.get("/audits").await?,
+        })
+    }
+}
+
+/// What is read of `GET /internal/metrics`.
+#[derive(Debug, Deserialize)]
+struct Counters {
+    exact_hits: u64,
+    semantic_hits: u64,
+    misses: u64,
+    llm_calls: u64,
+    embeddings: u64,
+    bypasses: u64,
+    errors: u64,
+    tokens_saved: u64,
+}
+
+/// A share with its interval.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Rate {
+    count: u32,
+    of: u32,
+    value: Option<f64>,
+    low: f64,
+    high: f64,
+}
+
+/// What is read of an operating point.
+#[derive(Debug, Clone, Deserialize)]
+struct Point {
+    #[serde(default)]
+    min_confidence: Option<f64>,
+    found: u64,
+    same: u64,
+    different: u64,
+    unclear: u64,
+    hit_rate: Rate,
+    error: Rate,
+}
+
+/// What is read of `GET /observations`.
+#[derive(Debug, Deserialize)]
+struct Observations {
+    since: String,
+    requests: u64,
+    comparisons_dropped: u64,
+    similarity_threshold: f64,
+    min_confidence: f64,
+    exact: Point,
+    semantic: Point,
+    semantic_points: Vec<Point>,
+}
+
+/// What is read of `GET /verified`.
+#[derive(Debug, Deserialize)]
+struct Verified {
+    active: bool,
+    max_error: f64,
+    confidence: f64,
+    least_trust: Option<f64>,
+    setbacks: u32,
+    served: u64,
+    explored: u64,
+    same: u64,
+    different: u64,
+    unclear: u64,
+}
+
+/// What is read of `GET /audits`.
+#[derive(Debug, Deserialize)]
+struct Audits {
+    audit_share: f64,
+    audited: u64,
+    same: u64,
+    different: u64,
+    unclear: u64,
+    skipped: u64,
+    poisoned: u64,
+    false_hit_rate: Rate,
+}
+
+impl Report {
+    fn text(&self) -> anyhow::Result<String> {
+        let read = "the proxy is of another version than this command";
+        let counters: Counters = serde_json::from_value(self.counters.clone()).context(read)?;
+        let observations: Observations = serde_json::from_value(self.observations.clone()).context(read)?;
+        let audits: Audits = serde_json::from_value(self.audits.clone()).context(read)?;
+        let verified: Verified = serde_json::from_value(self.verified.clone()).context(read)?;
+        let mut text = String::new();
+        counters.write(&mut text)?;
+        if observations.requests > 0 {
+            text.push('\n');
+            observations.write(&mut text)?;
+        }
+        if verified.active {
+            text.push('\n');
+            verified.write(&mut text)?;
+        }
+        if audits.audited + audits.skipped > 0 || audits.audit_share > 0.0 {
+            text.push('\n');
+            audits.write(&mut text)?;
+        }
+        Ok(text)
+    }
+}
+
+impl Counters {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let looked_up = self.exact_hits + self.semantic_hits + self.misses;
+        let hits = self.exact_hits + self.semantic_hits;
+        writeln!(text, "requests looked up  {looked_up}")?;
+        for (name, count) in [
+            ("hits", hits),
+            ("  exact", self.exact_hits),
+            ("  semantic", self.semantic_hits),
+            ("misses", self.misses),
+        ] {
+            writeln!(text, "{name:<18}  {count}{}", of(count, looked_up))?;
+        }
+        for (name, count) in [
+            ("not looked up", self.bypasses),
+            ("upstream calls", self.llm_calls),
+            ("errors", self.errors),
+            ("embeddings", self.embeddings),
+            ("tokens saved", self.tokens_saved),
+        ] {
+            writeln!(text, "{name:<18}  {count}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Observations {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let Self { since, requests, comparisons_dropped, .. } = self;
+        writeln!(text, "observed since {since}: {requests} requests, served from upstream and compared")?;
+        writeln!(text, "{:<34}{:>24}{:>24}  same/different/unclear", "", "hit rate", "error")?;
+        line(text, "exact (upstream's own)", &self.exact)?;
+        let configured =
+            format!("semantic as configured ({}/{})", self.similarity_threshold, self.min_confidence);
+        line(text, &configured, &self.semantic)?;
+        for point in &self.semantic_points {
+            // The document has every step of 0.01; every tenth of those that somebody would choose is enough here.
+            let Some(floor) = point.min_confidence.filter(|floor| *floor >= 0.5) else { continue };
+            let twentieths = floor * 20.0;
+            if point.found > 0 && (twentieths - twentieths.round()).abs() < 1e-6 {
+                line(text, &format!("semantic, confidence {floor:.2}"), point)?;
+            }
+        }
+        if *comparisons_dropped > 0 {
+            writeln!(text, "{comparisons_dropped} were not compared, since too many waited")?;
+        }
+        Ok(())
+    }
+}
+
+impl Verified {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let Self { served, explored, same, different, unclear, setbacks, .. } = self;
+        let (error, confidence) = (percent(self.max_error), percent(self.confidence));
+        writeln!(text, "verified: at most {error} wrong, with a confidence of {confidence}")?;
+        writeln!(text, "  served            {served}")?;
+        writeln!(text, "  explored          {explored}")?;
+        writeln!(text, "  same/different/unclear  {same}/{different}/{unclear}")?;
+        match self.least_trust {
+            Some(trust) => writeln!(text, "  served from a trust of  {trust:.3}")?,
+            None => writeln!(text, "  nothing is served by meaning yet: too little is known")?,
+        }
+        if *setbacks > 0 {
+            writeln!(text, "  trust taken back  {setbacks}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Audits {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let Self { audited, same, different, unclear, skipped, poisoned, .. } = self;
+        writeln!(text, "audited hits        {audited} ({} of all drawn)", percent(self.audit_share))?;
+        writeln!(text, "  same/different/unclear  {same}/{different}/{unclear}")?;
+        writeln!(text, "  false-hit rate    {}", shown(&self.false_hit_rate))?;
+        writeln!(text, "  entries not served again  {poisoned}")?;
+        if *skipped > 0 {
+            writeln!(text, "  skipped for want of room  {skipped}")?;
+        }
+        Ok(())
+    }
+}
+
+fn line(text: &mut String, name: &str, point: &Point) -> std::fmt::Result {
+    let Point { same, different, unclear, hit_rate, error, .. } = point;
+    let (hit_rate, error) = (shown(hit_rate), shown(error));
+    writeln!(text, "{name:<34}{hit_rate:>24}{error:>24}  {same}/{different}/{unclear}")
+}
+
+/// A share and its interval: `12.0 % (9.1–15.6 %)`.
+fn shown(rate: &Rate) -> String {
+    match rate.value {
+        Some(value) if rate.count <= rate.of => {
+            format!("{} ({:.1}–{:.1} %)", percent(value), rate.low * 100.0, rate.high * 100.0)
+        }
+        _ => "–".to_owned(),
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+fn of(count: u64, all: u64) -> String {
+    if all == 0 {
+        return String::new();
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a share, not a count")]
+    let share = count as f64 / all as f64;
+    format!("  ({})", percent(share))
+}
