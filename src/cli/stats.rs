@@ -1,6 +1,7 @@
 //! `rejoinder stats`: what a running proxy has served and saved, and what observation and audits say of its hits.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -40,8 +41,7 @@ impl Stats {
             let report = runtime.block_on(self.ask())?;
             let text =
                 if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
-            print!("{text}");
-            Ok(())
+            std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write the result")
         });
         match printed {
             Ok(()) => ExitCode::SUCCESS,
