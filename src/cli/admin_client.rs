@@ -2,8 +2,10 @@
 //!
 //! Called by the commands that ask a running proxy. Every error names its cause and what would help.
 
+use std::io::Write as _;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -75,6 +77,9 @@ pub(super) enum AdminError {
          admin listener is at http://127.0.0.1:11436 unless --admin-listen says otherwise"
     )]
     NotRejoinder(String),
+    /// There is no entry of this id.
+    #[error("{0}; `rejoinder entries list` shows those there are")]
+    Missing(String),
     /// It answered with an error of its own.
     #[error("{url} answered {status}: {message}")]
     Refused {
@@ -157,6 +162,9 @@ impl AdminClient {
             .map_err(|_| broken(format!("it took longer than {TIMEOUT:?}")))?
             .map_err(|error| broken(error.to_string()))?
             .to_bytes();
+        if head.status == StatusCode::NO_CONTENT {
+            return serde_json::from_slice(b"null").map_err(|_| AdminError::NotRejoinder(self.base.clone()));
+        }
         if head.status.is_success() {
             return serde_json::from_slice(&body).map_err(|_| AdminError::NotRejoinder(self.base.clone()));
         }
@@ -164,10 +172,31 @@ impl AdminClient {
         let message = serde_json::from_slice::<Said>(&body).ok();
         match (head.status, message) {
             (StatusCode::UNAUTHORIZED, Some(_)) => Err(AdminError::Unauthorized(self.base.clone())),
+            (StatusCode::NOT_FOUND, Some(Said { error })) if error.starts_with("there is no entry ") => {
+                Err(AdminError::Missing(error))
+            }
             (StatusCode::NOT_FOUND, _) | (_, None) => Err(AdminError::NotRejoinder(self.base.clone())),
             (status, Some(Said { error })) => Err(AdminError::Refused { url, status, message: error }),
         }
     }
+}
+
+/// Waits for what is asked of a running proxy.
+pub(super) fn wait<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(asking)
+}
+
+/// Text of a proxy's for a terminal: what would steer one is shown as `\u{FFFD}`, line ends and tabs aside.
+pub(super) fn harmless(text: &str) -> String {
+    let steers = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    text.chars().map(|character| if steers(character) { '\u{FFFD}' } else { character }).collect()
+}
+
+/// Writes a result to standard output.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write the result")
 }
 
 /// An error of the admin listener's.

@@ -4,8 +4,10 @@ mod admin_client;
 mod check_config;
 mod completions;
 mod demo;
+mod entries;
 mod eval;
 mod healthcheck;
+mod purge;
 mod serve;
 mod stats;
 
@@ -36,6 +38,10 @@ enum Command {
     Eval(Box<eval::Eval>),
     /// Show what a running proxy has served and saved
     Stats(stats::Stats),
+    /// List, show or remove what a running proxy has stored
+    Entries(entries::Entries),
+    /// Remove many of the entries of a running proxy: by model, namespace or age, or all
+    Purge(purge::Purge),
     /// Validate a configuration and print the one in force, secrets masked
     CheckConfig(Box<check_config::CheckConfig>),
     /// Ask a running proxy whether it is alive; for container health checks
@@ -51,6 +57,8 @@ pub fn run() -> ExitCode {
         Command::Demo(demo) => demo.run(),
         Command::Eval(eval) => eval.run(),
         Command::Stats(stats) => stats.run(),
+        Command::Entries(entries) => entries.run(),
+        Command::Purge(purge) => purge.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Healthcheck(check) => check.run(),
         Command::Completions(completions) => completions.run(),

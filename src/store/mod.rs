@@ -204,6 +204,14 @@ impl Store {
         }
     }
 
+    /// How many entries [`Store::purge`] would remove.
+    pub async fn count(&self, selector: &Selector) -> Result<u64, StoreError> {
+        match self {
+            Self::Embedded(store) => store.count(selector).await,
+            Self::Redis(store) => store.count(selector).await,
+        }
+    }
+
     /// What the store holds, in this process.
     pub fn usage(&self) -> StoreUsage {
         match self {

@@ -91,13 +91,7 @@ impl Core {
         for node in nodes::all(&self.link).await? {
             let mut walk = Walk::new(&node, self.names.entries());
             while let Some(names) = walk.step(self).await? {
-                let selected = if *selector == Selector::All {
-                    names
-                } else {
-                    let described = self.described(&node, &names).await?;
-                    let selected = described.into_iter().filter(|(_, entry)| selector.selects(entry, now));
-                    selected.map(|(id, _)| self.names.entry(&id).into_bytes()).collect()
-                };
+                let selected = self.selected(selector, &node, names, now).await?;
                 if selected.is_empty() {
                     continue;
                 }
@@ -118,6 +112,37 @@ impl Core {
             self.partitions.clear();
         }
         Ok(purged)
+    }
+
+    /// How many entries a selector selects.
+    pub(super) async fn count(&self, selector: &Selector) -> Result<u64, StoreError> {
+        let now = SystemTime::now();
+        // A walk may give a key twice.
+        let mut met = HashSet::new();
+        for node in nodes::all(&self.link).await? {
+            let mut walk = Walk::new(&node, self.names.entries());
+            while let Some(names) = walk.step(self).await? {
+                let selected = self.selected(selector, &node, names, now).await?;
+                met.extend(selected.iter().filter_map(|name| self.names.id_of(name)));
+            }
+        }
+        Ok(u64::try_from(met.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The names of those entries that a selector selects.
+    async fn selected(
+        &self,
+        selector: &Selector,
+        node: &Node,
+        names: Vec<Vec<u8>>,
+        now: SystemTime,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        if *selector == Selector::All {
+            return Ok(names);
+        }
+        let described = self.described(node, &names).await?;
+        let selected = described.into_iter().filter(|(_, entry)| selector.selects(entry, now));
+        Ok(selected.map(|(id, _)| self.names.entry(&id).into_bytes()).collect())
     }
 
     /// What entries say of themselves, unproved; those that cannot be read are left out.

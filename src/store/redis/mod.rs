@@ -340,6 +340,12 @@ impl Redis {
         self.0.core.purge(selector).await
     }
 
+    /// What was put before this was called is counted too.
+    pub(super) async fn count(&self, selector: &Selector) -> Result<u64, StoreError> {
+        self.0.lanes.flush_briefly().await;
+        self.0.core.count(selector).await
+    }
+
     pub(super) fn usage(&self) -> StoreUsage {
         let core = &self.0.core;
         let (entries, hot_bytes) = core.hot.usage();
