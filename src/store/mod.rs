@@ -5,7 +5,9 @@
 //! or not, and the caller judges it. Never sees an HTTP request.
 
 pub mod entry;
+pub(crate) mod hexadecimal;
 pub mod redis;
+pub mod transfer;
 
 mod embedded;
 mod index;

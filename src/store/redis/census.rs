@@ -179,10 +179,20 @@ impl<'a> Walk<'a> {
     /// Some names; `None` at the end.
     async fn step(&mut self, core: &Core) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
         let Some(cursor) = self.cursor else { return Ok(None) };
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(STEP);
-        let (next, names): (u64, Vec<Vec<u8>>) = self.node.ask(&core.link, scan).await?;
+        let (next, names) = scan(core, self.node, cursor, &self.pattern).await?;
         self.cursor = Some(next).filter(|next| *next != 0);
         Ok(Some(names))
     }
+}
+
+/// Some names of a node's keys, and the cursor for the next, which is 0 at the end.
+pub(super) async fn scan(
+    core: &Core,
+    node: &Node,
+    cursor: u64,
+    pattern: &str,
+) -> Result<(u64, Vec<Vec<u8>>), LinkError> {
+    let mut scan = redis::cmd("SCAN");
+    scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
+    node.ask(&core.link, scan).await
 }

@@ -17,6 +17,7 @@ mod partitions;
 mod record;
 mod scripts;
 mod tracking;
+pub mod transfer;
 mod url;
 mod writer;
 
