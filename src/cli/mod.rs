@@ -6,7 +6,9 @@ mod completions;
 mod demo;
 mod entries;
 mod eval;
+mod export;
 mod healthcheck;
+mod import;
 mod purge;
 mod serve;
 mod stats;
@@ -42,6 +44,10 @@ enum Command {
     Entries(entries::Entries),
     /// Remove many of the entries of a running proxy: by model, namespace or age, or all
     Purge(purge::Purge),
+    /// Write all entries of a running proxy to a file
+    Export(export::Export),
+    /// Read entries from a file of `rejoinder export` into a running proxy
+    Import(import::Import),
     /// Validate a configuration and print the one in force, secrets masked
     CheckConfig(Box<check_config::CheckConfig>),
     /// Ask a running proxy whether it is alive; for container health checks
@@ -59,6 +65,8 @@ pub fn run() -> ExitCode {
         Command::Stats(stats) => stats.run(),
         Command::Entries(entries) => entries.run(),
         Command::Purge(purge) => purge.run(),
+        Command::Export(export) => export.run(),
+        Command::Import(import) => import.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Healthcheck(check) => check.run(),
         Command::Completions(completions) => completions.run(),
