@@ -18,7 +18,7 @@ use rejoinder::config::{Config, EmbedderKind, Secret};
 use serde_json::{Value, json};
 use support::exports::{end, entry, export, header, now_ms, with_secret};
 use support::program::{output, rejoinder};
-use support::redis::{Shared, patient_replica_with, redis, until};
+use support::redis::{Cluster, Shared, patient_replica_with, redis, until};
 use support::traffic::{Question, embed_cheaply};
 use support::{
     Ask, Proxy, Reply, Wire, generating, proxy, proxy_with, streamed, text_of, until_admin, upstream,
@@ -198,7 +198,7 @@ async fn bad_lines_are_named_and_the_others_are_imported() {
     };
     let bad = [
         ("{\"key\":".to_owned(), "EOF"),
-        ("[]".to_owned(), "sequence"),
+        ("[]".to_owned(), "no JSON object"),
         (with("key", json!("00".repeat(32))), "does not belong"),
         (with("prompt", json!("What is number 2?")), "does not belong"),
         (with("scope", json!("xy")), "64 hexadecimal digits"),
@@ -234,7 +234,7 @@ async fn bad_lines_are_named_and_the_others_are_imported() {
     assert_eq!(named.len(), bad.len());
     for (at, ((line, reason), said)) in bad.iter().zip(named).enumerate() {
         assert_eq!(said["line"], at + 4, "{said}");
-        assert!(said["reason"].as_str().unwrap().contains(reason), "{reason}: {said} of {:.80}", line);
+        assert!(said["reason"].as_str().unwrap().contains(reason), "{reason}: {said} of {line:.80}");
     }
     assert_eq!(count(&proxy).await, 2, "none in part");
 
@@ -330,6 +330,32 @@ async fn an_import_that_was_interrupted_goes_on_where_it_says() {
     assert_eq!((&report["imported"], &report["complete"]), (&json!(3), &json!(false)), "{report}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn control_c_stops_an_import_and_says_where() {
+    let upstream = upstream().await;
+    let proxy = proxy_with(&upstream, with_secret).await;
+    let mut child = rejoinder(&["import", "-", "--admin", &proxy.admin_url()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(export(256, 10).as_bytes()).await.unwrap();
+    until("some are imported", async || count(&proxy).await == 256).await;
+    let id = child.id().unwrap().to_string();
+    let killed = std::process::Command::new("kill").args(["-INT", &id]).status().unwrap();
+    assert!(killed.success());
+    let ended = child.wait_with_output().await.unwrap();
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{error}");
+    // The answer may still have been under way.
+    assert!(error.contains("interrupted") && error.contains("--resume "), "{error}");
+    assert_eq!(count(&proxy).await, 256);
+    drop(stdin);
+}
+
 /// The most memory that a process has used, in KiB.
 fn peak(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
@@ -383,10 +409,11 @@ async fn ten_thousand_entries_pass_without_being_held() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_goes_on_from_a_mark_in_either_store() {
-    let (upstream, redis) = (upstream().await, redis().await);
+    let (upstream, redis, cluster) = (upstream().await, redis().await, Cluster::start().await);
     for proxy in [
         proxy_with(&upstream, with_secret).await,
         patient_replica_with(&upstream, &redis.url(), with_secret).await,
+        patient_replica_with(&upstream, &cluster.url(), with_secret).await,
     ] {
         assert_eq!(post(&proxy, export(1500, 10)).await.json()["imported"], 1500);
         let whole = Ask::get(&format!("{}/export", proxy.admin_url())).send().await;
@@ -437,7 +464,7 @@ async fn entries_live_no_longer_than_is_configured_where_they_come_in() {
     let upstream = upstream().await;
     let proxy = proxy_with(&upstream, |config| {
         with_secret(config);
-        config.ttl = std::time::Duration::from_secs(60);
+        config.ttl = std::time::Duration::from_mins(1);
     })
     .await;
     assert_eq!(post(&proxy, export(1, 10)).await.json()["imported"], 1);

@@ -107,9 +107,8 @@ impl Transfers {
         let mut lines = Lines::new(body, self.longest, self.idle);
         let refused = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
         let broken = |error: BodyError| refused(format!("the body did not come whole: {error}"));
-        let header = match lines.next().await.map_err(broken)? {
-            Some(Line::Whole(header)) => header,
-            _ => return Err(refused(HeaderError::None.to_string())),
+        let Some(Line::Whole(header)) = lines.next().await.map_err(broken)? else {
+            return Err(refused(HeaderError::None.to_string()));
         };
         cache.check_header(&header).map_err(|error| {
             let foreign = error == HeaderError::Secret;

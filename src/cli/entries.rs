@@ -43,6 +43,7 @@ enum Command {
 ///
 /// Each with its id, age, time to live, hits, model, namespace and the beginning of its prompt.
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "these are the help texts of the command line, which is no Markdown")]
 #[command(after_long_help = EXIT_CODES)]
 struct List {
     /// Only those whose prompt contains this, in whatever case

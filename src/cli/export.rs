@@ -82,7 +82,7 @@ impl Export {
         let exported = if is_standard {
             wait(self.export(Target::Standard(std::io::stdout().lock())))
         } else {
-            self.into_file()
+            self.export_to_file()
         };
         match exported.and_then(|(end, bytes)| self.report(end, bytes, is_standard).map(|()| end)) {
             Ok(End { unreadable: 0, .. }) => ExitCode::SUCCESS,
@@ -92,7 +92,7 @@ impl Export {
     }
 
     /// Into a file beside it, which takes its name when it is whole.
-    fn into_file(&self) -> anyhow::Result<(End, u64)> {
+    fn export_to_file(&self) -> anyhow::Result<(End, u64)> {
         let mut name = self.file.clone().into_os_string();
         name.push(".part");
         let part = PathBuf::from(name);

@@ -47,6 +47,7 @@ version; 3 some lines were bad, or the file is cut short.";
 
 /// Read entries from a file of `rejoinder export` into a running proxy.
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "these are the help texts of the command line, which is no Markdown")]
 #[command(after_long_help = EXPLANATION)]
 pub(super) struct Import {
     /// The file to read; - for standard input
@@ -167,9 +168,10 @@ impl Import {
         let client =
             AdminClient::new(&self.admin, &environment).map_err(|error| Stop::Failed(error.into()))?;
         let mut lines = Lines { source, number: 0, position: 0 };
-        let header = match lines.next(&mut Vec::new()).map_err(cannot)? {
-            Some(Some(header)) => header,
-            _ => return Err(Stop::File(anyhow::anyhow!("{} is empty", self.file.display()))),
+        let header = match lines.next().map_err(cannot)? {
+            Next::Line(header) => header,
+            Next::TooLong => return Err(Stop::File(anyhow::anyhow!("{} is no export", self.file.display()))),
+            Next::End => return Err(Stop::File(anyhow::anyhow!("{} is empty", self.file.display()))),
         };
         // Alone, so that an export that is of no use is refused before anything of it is sent.
         send(&client, Bytes::from(header.clone())).await?;
@@ -314,22 +316,32 @@ struct Lines {
     position: u64,
 }
 
+/// What comes next in a file.
+enum Next {
+    /// A line with its end.
+    Line(Vec<u8>),
+    /// A line too long to be kept.
+    TooLong,
+    /// Nothing.
+    End,
+}
+
 impl Lines {
-    /// The next line with its end, and without one where it is too long; `None` at the end of the file.
-    fn next(&mut self, line: &mut Vec<u8>) -> io::Result<Option<Option<Vec<u8>>>> {
-        line.clear();
-        let read = (&mut self.source).take(LONGEST).read_until(b'\n', line)?;
+    fn next(&mut self) -> io::Result<Next> {
+        let mut line = Vec::new();
+        let read = (&mut self.source).take(LONGEST).read_until(b'\n', &mut line)?;
         if read == 0 {
-            return Ok(None);
+            return Ok(Next::End);
         }
         self.number += 1;
-        self.position += u64::try_from(read).unwrap_or(u64::MAX);
+        let read = u64::try_from(read).unwrap_or(u64::MAX);
+        self.position += read;
         if line.last() == Some(&b'\n') {
-            return Ok(Some(Some(std::mem::take(line))));
+            return Ok(Next::Line(line));
         }
-        if u64::try_from(read).unwrap_or(u64::MAX) < LONGEST {
+        if read < LONGEST {
             line.push(b'\n');
-            return Ok(Some(Some(std::mem::take(line))));
+            return Ok(Next::Line(line));
         }
         // The rest of it, without keeping it.
         loop {
@@ -341,7 +353,7 @@ impl Lines {
             self.source.consume(used);
             self.position += u64::try_from(used).unwrap_or(u64::MAX);
             if done {
-                return Ok(Some(None));
+                return Ok(Next::TooLong);
             }
         }
     }
@@ -349,48 +361,50 @@ impl Lines {
 
 /// Reads the file from a line on, some lines at a time, no faster than they are sent.
 fn read(mut lines: Lines, first: u64, sender: &mpsc::Sender<io::Result<Batch>>) {
-    let mut line = Vec::new();
-    let mut batch = Batch::default();
     loop {
-        let next = lines.next(&mut line);
-        let (number, position) = (lines.number, lines.position);
-        match next {
-            Ok(Some(_)) if number < first => continue,
-            Ok(Some(content)) => {
-                if batch.first == 0 {
-                    batch.first = number;
-                }
-                (batch.last, batch.position) = (number, position);
-                match content {
-                    Some(content) => {
-                        batch.ended = content.starts_with(b"{\"end\":");
-                        batch.lines.extend_from_slice(&content);
-                    }
-                    None => {
-                        batch.too_long.push(number);
-                        // Its place, so that the numbers of those after it are right.
-                        batch.lines.push(b'\n');
-                    }
-                }
-                let count = usize::try_from(batch.last - batch.first).unwrap_or(usize::MAX) + 1;
-                if count < LINES && batch.lines.len() < BYTES {
-                    continue;
-                }
-            }
-            Ok(None) => {
-                if batch.first != 0 {
-                    // Whoever sends has stopped where this fails, here and below.
-                    let _ = sender.blocking_send(Ok(batch));
-                }
-                return;
-            }
-            Err(error) => {
-                let _ = sender.blocking_send(Err(error));
-                return;
-            }
-        }
-        if sender.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
+        let batch = Batch::read(&mut lines, first).transpose();
+        let Some(batch) = batch else { return };
+        let failed = batch.is_err();
+        // Whoever sends has stopped where this fails.
+        if sender.blocking_send(batch).is_err() || failed {
             return;
         }
+    }
+}
+
+impl Batch {
+    /// The next lines from `first` on; `None` at the end of the file.
+    fn read(lines: &mut Lines, first: u64) -> io::Result<Option<Self>> {
+        let mut batch = Self::default();
+        let mut count = 0;
+        while count < LINES && batch.lines.len() < BYTES {
+            let next = lines.next()?;
+            if matches!(next, Next::End) {
+                break;
+            }
+            if lines.number < first {
+                continue;
+            }
+            if count == 0 {
+                batch.first = lines.number;
+            }
+            count += 1;
+            (batch.last, batch.position) = (lines.number, lines.position);
+            match next {
+                Next::Line(line) => {
+                    if !line.trim_ascii().is_empty() {
+                        batch.ended = line.starts_with(b"{\"end\":");
+                    }
+                    batch.lines.extend_from_slice(&line);
+                }
+                Next::TooLong => {
+                    batch.too_long.push(lines.number);
+                    // Its place, so that the numbers of those after it are right.
+                    batch.lines.push(b'\n');
+                }
+                Next::End => {}
+            }
+        }
+        Ok(Some(batch).filter(|_| count > 0))
     }
 }

@@ -56,7 +56,8 @@ enum Command {
     Completions(completions::Completions),
 }
 
-/// Runs the command of this process's arguments. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+/// Runs the command of this process's arguments. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration; 3,
+/// where a command says so, done in part.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),

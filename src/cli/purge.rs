@@ -31,6 +31,8 @@ nothing selected, or no terminal to ask on and no --yes.";
 ///
 /// Removes them from its store, in Redis for all replicas.
 #[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "these are the help texts of the command line, which is no Markdown")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(
     after_long_help = EXPLANATION,
     group = ArgGroup::new("selector").args(["all", "model", "namespace", "older_than"]).required(true).multiple(true)

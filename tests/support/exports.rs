@@ -28,9 +28,9 @@ pub fn end(entries: usize) -> String {
     json!({"end": {"entries": entries, "unreadable": 0}}).to_string() + "\n"
 }
 
-/// An entry of `POST /api/generate`, stored just now, with a reply of at least so many bytes.
+/// An entry of `POST /api/generate`, stored just now, with a reply of at least so many bytes. There are seven scopes.
 pub fn entry(number: usize, bytes: usize) -> Value {
-    let scope = Scope([5; 32]);
+    let scope = Scope([u8::try_from(number % 7).unwrap(); 32]);
     let prompt = format!("What is number {number}?");
     let document = json!({
         "model": "llama3.2", "created_at": "2026-01-01T00:00:00Z",

@@ -185,6 +185,9 @@ pub(super) fn entry(entry: &Entry, home: Option<&Home>) -> Option<Vec<u8>> {
 /// # Errors
 /// Says what is wrong with it.
 pub(super) fn read(line: &[u8]) -> Result<Line, String> {
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err("the line is no JSON object".to_owned());
+    }
     let kind: Kind = serde_json::from_slice(line).map_err(|error| shortened(&error))?;
     if kind.rejoinder.is_some() || kind.cursor.is_some() || kind.end.is_some() {
         return Ok(Line::Note);

@@ -201,8 +201,8 @@ impl Cache {
         match self.embed(embedder, &read.prompt).await {
             Ok(embedding) => {
                 let home = Kept::of(&embedding).map(|embedding| Home { partition, model, embedding });
-                let embedded = home.is_some();
-                Ok((home, embedded))
+                let anew = home.is_some();
+                Ok((home, anew))
             }
             Err(error) => {
                 debug!(%error, "an imported prompt was not embedded; its entry is found by its key alone");
