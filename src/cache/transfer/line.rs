@@ -250,7 +250,7 @@ mod tests {
         for (poisoned, home) in [(false, None), (true, Some(home))] {
             let entry = Entry { poisoned, ..numbered(7) };
             let line = super::entry(&entry, home.as_ref()).unwrap();
-            assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
+            assert_eq!(memchr::memchr(b'\n', &line), Some(line.len() - 1), "one line");
             let Line::Entry(read) = read(&line).unwrap() else { panic!("an entry") };
             assert_eq!(read.home, home);
             assert_eq!(
