@@ -25,7 +25,8 @@ use crate::store::redis::RedisUrlError;
 pub use file::{FileConfig, FileError};
 pub use secret::Secret;
 pub use units::Bytes;
-use units::{duration, parse_duration};
+use units::duration;
+pub(crate) use units::parse_duration;
 
 /// The default place of Ollama.
 const UPSTREAM: &str = "http://127.0.0.1:11434";

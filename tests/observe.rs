@@ -162,6 +162,27 @@ async fn identical_requests_at_once_are_not_made_one() {
     assert_eq!(upstream.count(), 3);
 }
 
+/// The comparison comes after the client has been served, and waits for the embedder alone.
+#[tokio::test]
+async fn a_client_does_not_wait_for_the_comparison() {
+    let upstream = upstream().await;
+    let embedder = support::upstream().await;
+    let gate = Gate::new();
+    embedder.set_fault(Fault::none().gate(&gate));
+    let proxy = observing_with(&upstream, |config| {
+        config.embedder = EmbedderKind::Ollama;
+        config.embedder_url = embedder.url().parse().unwrap();
+    })
+    .await;
+    ask(&upstream, &proxy, QUESTION, "It is Paris.").await;
+    ask(&upstream, &proxy, QUESTION, "That is Paris.").await;
+    // The prompt's own embedding, and the first of the two of the comparison.
+    support::soon(gate.until_waiting(2)).await;
+    assert_eq!(observed(&proxy, 0, 0).await["exact"]["found"], 1);
+    gate.open();
+    observed(&proxy, 1, 0).await;
+}
+
 /// A reply that is not stored is none to compare with; the candidate was found all the same.
 #[tokio::test]
 async fn a_failed_reply_is_not_compared() {

@@ -106,6 +106,9 @@ struct Purge {
     model: Option<String>,
     namespace: Option<String>,
     older_than_s: Option<u64>,
+    /// Only says how many there are.
+    #[serde(default)]
+    dry_run: bool,
 }
 
 /// `POST /purge`
@@ -135,6 +138,10 @@ pub(super) async fn purge(cache: &Cache, body: Incoming) -> Answer {
             return Err(refused(message.to_owned()));
         }
     };
+    if purge.dry_run {
+        let count = cache.store().count(&selector).await.map_err(unavailable)?;
+        return Ok(json_response(StatusCode::OK, &json!({"would_purge": count})));
+    }
     let purged = cache.store().purge(&selector).await.map_err(unavailable)?;
     cache.trials().near_misses.purge(&selector);
     Ok(json_response(StatusCode::OK, &json!({"purged": purged})))

@@ -1,4 +1,4 @@
-//! What operators see: health, metrics, entries, and what stored replies on trial have shown.
+//! What operators see: health, metrics, entries, all of them in and out, and what stored replies on trial have shown.
 //!
 //! Called by `server` as the service of the admin listener. Loopback is no authentication against a browser:
 //! `Host` and `Origin` are checked on every path but the probes', and the token where one is set.
@@ -6,6 +6,7 @@
 mod access;
 mod entries;
 mod readiness;
+mod transfer;
 mod trials;
 
 use std::convert::Infallible;
@@ -25,6 +26,7 @@ use tower::Service;
 
 use access::Access;
 pub use readiness::Readiness;
+use transfer::Transfers;
 
 use crate::cache::Cache;
 use crate::config::Config;
@@ -42,6 +44,7 @@ struct Shared {
     cache: Arc<Cache>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    transfers: Transfers,
 }
 
 /// An answer that is not what was asked for.
@@ -70,7 +73,8 @@ impl Admin {
         readiness: Readiness,
     ) -> Self {
         let access = Access::new(&config.admin, address);
-        Self { shared: Arc::new(Shared { access, cache, metrics, readiness }) }
+        let transfers = Transfers::new(config);
+        Self { shared: Arc::new(Shared { access, cache, metrics, readiness, transfers }) }
     }
 }
 
@@ -121,6 +125,14 @@ impl Shared {
             "/purge" => {
                 allow(&parts.method, &[Method::POST], "POST")?;
                 entries::purge(&self.cache, body).await
+            }
+            "/export" => {
+                allow(&parts.method, &[Method::GET], "GET")?;
+                self.transfers.export(&self.cache, parts.uri.query().unwrap_or_default()).await
+            }
+            "/import" => {
+                allow(&parts.method, &[Method::POST], "POST")?;
+                self.transfers.import(&self.cache, body).await
             }
             "/observations" => get(&parts.method, || Ok(trials::observations(self.cache.trials()))),
             "/verified" => get(&parts.method, || Ok(trials::verified(self.cache.trials()))),

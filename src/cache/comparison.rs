@@ -68,30 +68,23 @@ pub struct Comparison {
     pub length_ratio: f32,
     /// The numbers in them.
     pub numbers: Numbers,
+    /// Whether one begins with "Yes," and the other with "No,", which a cosine hardly sees.
+    pub opposite: bool,
     /// The verdict on this evidence.
     pub agreement: Agreement,
 }
 
 impl Comparison {
-    /// The comparison of these facts.
-    fn of(
-        equal: bool,
-        same_kind: bool,
-        similarity: Option<Similarity>,
-        length_ratio: f32,
-        numbers: Numbers,
-    ) -> Self {
-        let mut comparison =
-            Self { equal, same_kind, similarity, length_ratio, numbers, agreement: Agreement::Unclear };
-        comparison.agreement = comparison.verdict();
-        comparison
+    /// The same facts with the verdict on them.
+    fn judged(self) -> Self {
+        Self { agreement: self.verdict(), ..self }
     }
 
     /// The verdict, in this order:
     ///
     /// 1. equal replies are the same;
     /// 2. one that calls tools and one that does not are different;
-    /// 3. numbers that contradict make them different;
+    /// 3. numbers that contradict, or "Yes," against "No,", make them different;
     /// 4. without a cosine, or with lengths too far apart for one to mean anything, it is unclear;
     /// 5. a cosine below 0.5 is different; one of 0.8 or more is the same, unless each has numbers of its own;
     /// 6. anything else is unclear.
@@ -99,7 +92,7 @@ impl Comparison {
         if self.equal {
             return Agreement::Same;
         }
-        if !self.same_kind || self.numbers == Numbers::Contradict {
+        if !self.same_kind || self.opposite || self.numbers == Numbers::Contradict {
             return Agreement::Different;
         }
         let Some(Similarity(cosine)) = self.similarity else { return Agreement::Unclear };
@@ -133,7 +126,26 @@ pub async fn compare(
         Some(embedder) if !equal && same_kind && !textless => cosine(embedder, &plain, &other_plain).await,
         _ => None,
     };
-    Comparison::of(equal, same_kind, similarity, length_ratio, numbers)
+    let opposite = !textless
+        && matches!((opening(&plain), opening(&other_plain)), (Some(one), Some(other)) if one != other);
+    let agreement = Agreement::Unclear;
+    Comparison { equal, same_kind, similarity, length_ratio, numbers, opposite, agreement }.judged()
+}
+
+/// Whether a reply begins with a plain yes or no.
+fn opening(text: &str) -> Option<bool> {
+    let text = text.trim_start_matches(|c: char| !c.is_alphanumeric());
+    let end = text.find(|c: char| !c.is_alphanumeric()).unwrap_or(text.len());
+    let (word, rest) = text.split_at_checked(end)?;
+    // "No problem" is none.
+    if rest.starts_with(|c: char| c.is_whitespace() || c == '-' || c == '\'') {
+        return None;
+    }
+    if word.eq_ignore_ascii_case("yes") {
+        Some(true)
+    } else {
+        word.eq_ignore_ascii_case("no").then_some(false)
+    }
 }
 
 async fn cosine(embedder: &Embedder, one: &str, other: &str) -> Option<Similarity> {
@@ -192,8 +204,7 @@ mod tests {
 
     /// The verdict where the cosine is this.
     fn at(cosine: f32, one: &str, other: &str) -> Agreement {
-        let Comparison { equal, same_kind, length_ratio, numbers, .. } = compared(one, other);
-        Comparison::of(equal, same_kind, Some(Similarity(cosine)), length_ratio, numbers).agreement
+        Comparison { similarity: Some(Similarity(cosine)), ..compared(one, other) }.judged().agreement
     }
 
     #[test]
@@ -224,6 +235,48 @@ mod tests {
         // Numbers of lists are layout; digits inside a word are no number.
         assert_eq!(at(0.9, "1. Mix\n2. Bake", "3) Mix\n4) Bake"), Agreement::Same);
         assert_eq!(at(0.9, "id 7f3a9c01", "id 8b2d44e0"), Agreement::Same);
+    }
+
+    #[test]
+    fn yes_is_not_no_however_alike_the_rest() {
+        let yes = "Yes, you can freeze cooked rice.";
+        assert_eq!(at(0.9, yes, "No, do not freeze cooked rice."), Agreement::Different);
+        assert_eq!(at(0.9, "**No.**", "yes!"), Agreement::Different);
+        assert_eq!(at(0.9, yes, "You can freeze cooked rice."), Agreement::Same);
+        assert_eq!(at(0.9, yes, "No problem, you can freeze cooked rice."), Agreement::Same);
+    }
+
+    /// Of the built-in embedder, so that the bounds stand where replies are.
+    #[tokio::test]
+    async fn the_bounds_tell_replies_apart() {
+        let embedder = Embedder::builtin(&crate::embed::BuiltinOptions::default()).unwrap();
+        let sky =
+            "The sky is blue because of Rayleigh scattering: shorter wavelengths are scattered more by air.";
+        let list = "You can reverse a list in Python using the reversed() function or slicing with [::-1].";
+        for (one, other, expected) in [
+            (
+                sky,
+                "Air scatters blue light, which has a shorter wavelength, more than red: Rayleigh scattering.",
+                Agreement::Same,
+            ),
+            (sky, "The sea looks blue because water absorbs red light more than blue.", Agreement::Unclear),
+            (
+                list,
+                "Call list.reverse() to reverse it in place, or use my_list[::-1] for a copy.",
+                Agreement::Same,
+            ),
+            (
+                list,
+                "Call list.sort() to sort it in place, or use sorted(my_list) for a copy.",
+                Agreement::Different,
+            ),
+            ("The capital of France is Paris.", "The capital of Germany is Berlin.", Agreement::Different),
+            ("The capital of France is Paris.", "Paris.", Agreement::Unclear),
+        ] {
+            let (a, b) = (reply(one, false), reply(other, false));
+            let comparison = compare(Some(&embedder), (&a, one), (&b, other)).await;
+            assert_eq!(comparison.agreement, expected, "{one} | {other}: {comparison:?}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub struct Keys {
     partition: [u8; 32],
     credential: [u8; 32],
     request: [u8; 32],
+    check: [u8; 32],
 }
 
 /// The keys in force.
@@ -100,7 +101,13 @@ impl Keys {
             partition: blake3::derive_key("rejoinder v1 partition", secret),
             credential: blake3::derive_key("rejoinder v1 credential", secret),
             request: blake3::derive_key("rejoinder v1 request", secret),
+            check: blake3::derive_key("rejoinder v1 export check", secret),
         }
+    }
+
+    /// What is the same for the same secret alone, and does not give it away.
+    pub fn check(&self) -> [u8; 32] {
+        hash(&self.check, b"")
     }
 
     /// A request to the byte: whoever sends the same again need not have it read again.

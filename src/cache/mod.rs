@@ -18,6 +18,7 @@ pub mod observations;
 pub mod outcome;
 mod pending;
 pub mod rules;
+pub mod transfer;
 pub mod trial;
 pub mod verified;
 mod verify;
@@ -509,7 +510,11 @@ impl Cache {
     }
 
     fn partition(&self, query: &Query, embedder: &Embedder, prompt: &str) -> Partition {
+        self.partition_of(&query.scope, embedder, prompt)
+    }
+
+    fn partition_of(&self, scope: &Scope, embedder: &Embedder, prompt: &str) -> Partition {
         let beyond = prompt.get(embedder.window(prompt)..).unwrap_or_default();
-        self.keys.with(|keys| keys.partition(&query.scope, embedder.name(), beyond))
+        self.keys.with(|keys| keys.partition(scope, embedder.name(), beyond))
     }
 }

@@ -5,6 +5,7 @@
 //! candidate on trial, an audit one that was served, mode verified one that is not trusted yet.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::Semaphore;
 use tracing::debug;
@@ -217,7 +218,11 @@ impl Cache {
 
     async fn compare(&self, entry: &Entry, fresh: &Reply) -> Comparison {
         let stored = entry.text();
-        compare(self.embedder.as_ref(), (&entry.reply, &stored), (fresh, &fresh.text)).await
+        let comparison = compare(self.embedder.as_ref(), (&entry.reply, &stored), (fresh, &fresh.text)).await;
+        if comparison.similarity.is_some() {
+            self.embeddings.fetch_add(2, Ordering::Relaxed);
+        }
+        comparison
     }
 
     async fn take_note(

@@ -2,13 +2,16 @@
 //!
 //! Called by the commands that ask a running proxy. Every error names its cause and what would help.
 
+use std::io::Write as _;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -16,6 +19,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
 use crate::config::{ConfigError, Environment, Secret};
+use crate::proxy::body::next_data;
 
 /// How long the proxy may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +29,9 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The largest answer that is read, in bytes.
 const LARGEST: usize = 256 << 20;
+
+/// The media type of lines of JSON.
+const NDJSON: &str = "application/x-ndjson";
 
 /// Where the running proxy is.
 #[derive(Debug, Clone, Args)]
@@ -75,6 +82,9 @@ pub(super) enum AdminError {
          admin listener is at http://127.0.0.1:11436 unless --admin-listen says otherwise"
     )]
     NotRejoinder(String),
+    /// There is no entry of this id.
+    #[error("{0}; `rejoinder entries list` shows those there are")]
+    Missing(String),
     /// It answered with an error of its own.
     #[error("{url} answered {status}: {message}")]
     Refused {
@@ -136,20 +146,62 @@ impl AdminClient {
         path: &str,
         body: Bytes,
     ) -> Result<T, AdminError> {
+        let response = self.send(method, path, "application/json", body).await?;
+        self.document(path, response).await
+    }
+
+    /// `POST` of lines of JSON, and the document that answers them.
+    pub(super) async fn post_lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        lines: Bytes,
+    ) -> Result<T, AdminError> {
+        let response = self.send(Method::POST, path, NDJSON, lines).await?;
+        self.document(path, response).await
+    }
+
+    /// `GET` of a path that answers with lines of JSON, piece by piece.
+    pub(super) async fn stream(&self, path: &str) -> Result<Pieces, AdminError> {
+        let response = self.send(Method::GET, path, NDJSON, Bytes::new()).await?;
+        let kind =
+            response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == NDJSON.as_bytes());
+        if response.status() == StatusCode::OK && kind {
+            return Ok(Pieces { url: format!("{}{path}", self.base), body: response.into_body() });
+        }
+        let said: serde_json::Value = self.document(path, response).await?;
+        drop(said);
+        Err(AdminError::NotRejoinder(self.base.clone()))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &'static str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, AdminError> {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method).uri(&url);
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token.clone());
         }
         if !body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
+            request = request.header(CONTENT_TYPE, kind);
         }
         let request = request.body(Full::new(body)).map_err(|_| AdminError::Url(url.clone()))?;
         let unreachable = |reason: String| AdminError::Unreachable { url: self.base.clone(), reason };
-        let response = tokio::time::timeout(TIMEOUT, self.client.request(request))
+        tokio::time::timeout(TIMEOUT, self.client.request(request))
             .await
             .map_err(|_| unreachable(format!("it took longer than {TIMEOUT:?}")))?
-            .map_err(|error| unreachable(causes(&error)))?;
+            .map_err(|error| unreachable(causes(&error)))
+    }
+
+    async fn document<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        response: Response<Incoming>,
+    ) -> Result<T, AdminError> {
+        let url = format!("{}{path}", self.base);
         let (head, body) = response.into_parts();
         let broken = |reason: String| AdminError::Broken { url: url.clone(), reason };
         let body = tokio::time::timeout(TIMEOUT, Limited::new(body, LARGEST).collect())
@@ -158,16 +210,57 @@ impl AdminClient {
             .map_err(|error| broken(error.to_string()))?
             .to_bytes();
         if head.status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| AdminError::NotRejoinder(self.base.clone()));
+            let document: &[u8] = if head.status == StatusCode::NO_CONTENT { b"null" } else { &body };
+            return serde_json::from_slice(document).map_err(|_| AdminError::NotRejoinder(self.base.clone()));
         }
         // Ours are documents with an error that is a text; no other program's is known to be told apart.
         let message = serde_json::from_slice::<Said>(&body).ok();
         match (head.status, message) {
             (StatusCode::UNAUTHORIZED, Some(_)) => Err(AdminError::Unauthorized(self.base.clone())),
+            (StatusCode::NOT_FOUND, Some(Said { error })) if error.starts_with("there is no entry ") => {
+                Err(AdminError::Missing(error))
+            }
             (StatusCode::NOT_FOUND, _) | (_, None) => Err(AdminError::NotRejoinder(self.base.clone())),
             (status, Some(Said { error })) => Err(AdminError::Refused { url, status, message: error }),
         }
     }
+}
+
+/// An answer that comes piece by piece.
+pub(super) struct Pieces {
+    url: String,
+    body: Incoming,
+}
+
+impl Pieces {
+    /// The next piece; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, AdminError> {
+        let broken = |reason: String| AdminError::Broken { url: self.url.clone(), reason };
+        match tokio::time::timeout(TIMEOUT, next_data(&mut self.body, TIMEOUT)).await {
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(data))) => Ok(Some(data)),
+            Ok(Some(Err(error))) => Err(broken(causes(&error))),
+            Err(_) => Err(broken(format!("nothing came for {TIMEOUT:?}"))),
+        }
+    }
+}
+
+/// Waits for what is asked of a running proxy.
+pub(super) fn wait<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(asking)
+}
+
+/// Text of a proxy's for a terminal: what would steer one is shown as `\u{FFFD}`, line ends and tabs aside.
+pub(super) fn harmless(text: &str) -> String {
+    let steers = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    text.chars().map(|character| if steers(character) { '\u{FFFD}' } else { character }).collect()
+}
+
+/// Writes a result to standard output.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write the result")
 }
 
 /// An error of the admin listener's.

@@ -4,8 +4,12 @@ mod admin_client;
 mod check_config;
 mod completions;
 mod demo;
+mod entries;
 mod eval;
+mod export;
 mod healthcheck;
+mod import;
+mod purge;
 mod serve;
 mod stats;
 
@@ -36,6 +40,14 @@ enum Command {
     Eval(Box<eval::Eval>),
     /// Show what a running proxy has served and saved
     Stats(stats::Stats),
+    /// List, show or remove what a running proxy has stored
+    Entries(entries::Entries),
+    /// Remove many of the entries of a running proxy: by model, namespace or age, or all
+    Purge(purge::Purge),
+    /// Write all entries of a running proxy to a file
+    Export(export::Export),
+    /// Read entries from a file of `rejoinder export` into a running proxy
+    Import(import::Import),
     /// Validate a configuration and print the one in force, secrets masked
     CheckConfig(Box<check_config::CheckConfig>),
     /// Ask a running proxy whether it is alive; for container health checks
@@ -44,13 +56,18 @@ enum Command {
     Completions(completions::Completions),
 }
 
-/// Runs the command of this process's arguments. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+/// Runs the command of this process's arguments. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration; 3,
+/// where a command says so, done in part.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Demo(demo) => demo.run(),
         Command::Eval(eval) => eval.run(),
         Command::Stats(stats) => stats.run(),
+        Command::Entries(entries) => entries.run(),
+        Command::Purge(purge) => purge.run(),
+        Command::Export(export) => export.run(),
+        Command::Import(import) => import.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Healthcheck(check) => check.run(),
         Command::Completions(completions) => completions.run(),

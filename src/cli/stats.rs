@@ -8,7 +8,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::admin_client::{AdminClient, AdminError, AdminFlags};
+use super::admin_client::{AdminClient, AdminError, AdminFlags, print, wait};
 use super::{environment, failed};
 
 /// Show what a running proxy has served and saved.
@@ -36,13 +36,10 @@ struct Report {
 
 impl Stats {
     pub(super) fn run(self) -> ExitCode {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let printed = runtime.context("cannot start the runtime").and_then(|runtime| {
-            let report = runtime.block_on(self.ask())?;
+        let printed = wait(async { Ok(self.ask().await?) }).and_then(|report| {
             let text =
                 if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
-            print!("{text}");
-            Ok(())
+            print(&text)
         });
         match printed {
             Ok(()) => ExitCode::SUCCESS,

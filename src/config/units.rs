@@ -74,7 +74,7 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 /// Reads a duration of the command line: `90s`, `15m`, `24h`, `7d`, or a whole number of seconds.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }

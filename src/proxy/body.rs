@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::Sleep;
 
 use super::fetch::FlightReader;
@@ -31,6 +31,8 @@ pub enum Body {
     Relayed(Box<Relayed>),
     /// A reply that others may be reading too.
     Flight(Box<Flight>),
+    /// What somebody here makes piece by piece, no faster than it is taken.
+    Produced(mpsc::Receiver<Result<Bytes, BodyError>>),
     /// What broke off, and is about to say so.
     Broken(BodyError),
 }
@@ -104,6 +106,9 @@ pub enum BodyError {
     /// The shared reply was cut off.
     #[error(transparent)]
     Cut(#[from] crate::cache::coalesce::Cut),
+    /// The store did not give what was to come.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
 }
 
 impl Body {
@@ -157,10 +162,13 @@ impl HttpBody for Body {
                 *body = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Relayed(_) | Self::Flight(_) => {
+            Self::Relayed(_) | Self::Flight(_) | Self::Produced(_) => {
                 let frame = ready!(match body {
                     Self::Relayed(relayed) => relayed.poll(cx),
                     Self::Flight(flight) => flight.poll(cx),
+                    Self::Produced(pieces) => {
+                        pieces.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+                    }
                     _ => Poll::Ready(None),
                 });
                 let Some(Err(error)) = frame else { return Poll::Ready(frame) };
@@ -182,7 +190,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Relayed(relayed) => relayed.prefix.is_empty() && relayed.incoming.is_end_stream(),
-            Self::Streamed(_) | Self::Flight(_) | Self::Broken(_) => false,
+            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Broken(_) => false,
         }
     }
 
@@ -200,7 +208,7 @@ impl HttpBody for Body {
                 }
                 hint
             }
-            Self::Streamed(_) | Self::Flight(_) | Self::Broken(_) => SizeHint::default(),
+            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Broken(_) => SizeHint::default(),
         }
     }
 }
@@ -313,17 +321,8 @@ pub async fn collect(mut incoming: Incoming, limit: usize, idle: Duration) -> Re
     if incoming.size_hint().lower() > limit as u64 {
         return Ok(Collected::Larger(first, incoming));
     }
-    let mut wait = Idle::new(idle);
-    loop {
-        let frame = std::future::poll_fn(|cx| match Pin::new(&mut incoming).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Hyper))),
-            Poll::Pending => wait.poll(cx).map(|limit| Some(Err(BodyError::Idle(limit)))),
-        })
-        .await;
-        wait.reset();
-        let Some(frame) = frame else { break };
-        // Trailers of a request that is read for caching go no further: none of the APIs has any.
-        let Ok(data) = frame?.into_data() else { continue };
+    while let Some(data) = next_data(&mut incoming, idle).await {
+        let data = data?;
         // Most bodies come in one piece, which needs no copy.
         if first.is_empty() && all.is_empty() {
             first = data;
@@ -340,4 +339,25 @@ pub async fn collect(mut incoming: Incoming, limit: usize, idle: Duration) -> Re
         }
     }
     Ok(Collected::Whole(if all.is_empty() { first } else { all.freeze() }))
+}
+
+/// The next piece of a body that is read here; `None` at its end. Trailers go no further: none of the APIs has any.
+///
+/// # Errors
+/// The other side failed, or nothing came for longer than `idle`.
+pub async fn next_data(incoming: &mut Incoming, idle: Duration) -> Option<Result<Bytes, BodyError>> {
+    let mut wait = Idle::new(idle);
+    loop {
+        let frame = std::future::poll_fn(|cx| match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Hyper))),
+            Poll::Pending => wait.poll(cx).map(|limit| Some(Err(BodyError::Idle(limit)))),
+        })
+        .await;
+        wait.reset();
+        match frame?.map(Frame::into_data) {
+            Ok(Ok(data)) => return Some(Ok(data)),
+            Ok(Err(_)) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub struct Key(pub [u8; 32]);
 
 /// The set of entries that a semantic lookup may search: a keyed hash of the scope, the embedder's model, and
 /// the part of the prompt beyond its window, after the scope's tag. One partition has one index.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Partition(pub [u8; 32]);
 
 /// An entry's name towards people: the first half of its key, in hexadecimal.

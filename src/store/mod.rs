@@ -6,7 +6,9 @@
 
 pub mod entry;
 pub mod evidence;
+pub(crate) mod hexadecimal;
 pub mod redis;
+pub mod transfer;
 
 mod embedded;
 mod index;
@@ -229,6 +231,14 @@ impl Store {
         match self {
             Self::Embedded(store) => store.purge(selector).await,
             Self::Redis(store) => store.purge(selector).await,
+        }
+    }
+
+    /// How many entries [`Store::purge`] would remove.
+    pub async fn count(&self, selector: &Selector) -> Result<u64, StoreError> {
+        match self {
+            Self::Embedded(store) => store.count(selector).await,
+            Self::Redis(store) => store.count(selector).await,
         }
     }
 

@@ -14,6 +14,7 @@
 pub mod client;
 pub mod deployment;
 pub mod encodings;
+pub mod exports;
 pub mod program;
 pub mod proxy;
 pub mod redis;

@@ -25,6 +25,12 @@ impl Embedded {
         let purge = move || inner.purge(&selector, SystemTime::now());
         tokio::task::spawn_blocking(purge).await.map_err(|_| StoreError::Closed)
     }
+
+    pub(in crate::store) async fn count(&self, selector: &Selector) -> Result<u64, StoreError> {
+        let (inner, selector) = (Arc::clone(&self.0), selector.clone());
+        let count = move || inner.count(&selector, SystemTime::now());
+        tokio::task::spawn_blocking(count).await.map_err(|_| StoreError::Closed)
+    }
 }
 
 fn found(slot: &Slot) -> Found {
@@ -43,6 +49,11 @@ impl Inner {
         }
         let (slots, next) = newest.finish();
         Page { entries: slots.iter().map(|slot| found(slot)).collect(), next }
+    }
+
+    fn count(&self, selector: &Selector, now: SystemTime) -> u64 {
+        let selected = self.memory.iter().filter(|slot| selector.selects(&slot.entry, now));
+        u64::try_from(selected.count()).unwrap_or(u64::MAX)
     }
 
     fn purge(&self, selector: &Selector, now: SystemTime) -> u64 {

@@ -7,6 +7,7 @@ mod disk;
 pub(super) mod keeper;
 mod listing;
 mod load;
+pub mod transfer;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -192,25 +193,38 @@ impl Inner {
     }
 
     fn put(&self, entry: Arc<Entry>) {
+        self.put_unless(entry, |_| false);
+    }
+
+    /// Puts an entry, unless this says no to the one of its key that is there; `false` where it did.
+    fn put_unless(&self, entry: Arc<Entry>, keeps: impl FnOnce(&Entry) -> bool) -> bool {
         let key = entry.key;
-        let slot = Arc::new(Slot::new(entry, self.next_sequence(), None));
         let guard = self.key_lock(&key).map(Mutex::lock);
+        if self.memory.peek(&key).is_some_and(|there| keeps(&there.entry)) {
+            return false;
+        }
+        let slot = Arc::new(Slot::new(entry, self.next_sequence(), None));
         let out = self.memory.insert(Arc::clone(&slot));
         drop(guard);
         self.retire_pushed_out(&out, &slot);
         if let Some(disk) = self.disk.get().filter(|_| !slot.is_gone()) {
             disk.put(slot);
         }
+        true
     }
 
     fn place(&self, key: &Key, created_at: SystemTime, placed: &Placed) -> bool {
         let Some(codes) = Codes::of(placed.embedding.values()) else { return false };
+        self.place_codes(key, created_at, placed.partition, codes)
+    }
+
+    fn place_codes(&self, key: &Key, created_at: SystemTime, partition: Partition, codes: Codes) -> bool {
         let guard = self.key_lock(key).map(Mutex::lock);
         // No newer entry of this key comes in between; it can only be evicted or removed.
         let Some(old) = self.memory.peek(key).filter(|slot| slot.entry.created_at == created_at) else {
             return false;
         };
-        let home = Some((placed.partition, index::weight(&codes)));
+        let home = Some((partition, index::weight(&codes)));
         let slot = Slot::new(Arc::clone(&old.entry), old.sequence, home);
         let slot = Arc::new(slot.with_evidence(old.evidence.lock().clone()));
         if slot.weight > self.memory.largest() {
@@ -218,7 +232,7 @@ impl Inner {
         }
         slot.hits.store(old.hits.load(Ordering::Relaxed), Ordering::Relaxed);
         // Into the index first: once in memory it may be evicted, and must be there to be forgotten.
-        self.tend(&placed.partition, self.index.insert(placed.partition, &codes, &slot));
+        self.tend(&partition, self.index.insert(partition, &codes, &slot));
         let (replaced, out) = self.memory.replace(Arc::clone(&slot));
         drop(guard);
         self.retire_pushed_out(&out, &slot);
@@ -230,7 +244,7 @@ impl Inner {
             return false;
         }
         if let Some(disk) = self.disk.get() {
-            disk.place(slot, placed.partition, codes);
+            disk.place(slot, partition, codes);
         }
         true
     }

@@ -142,6 +142,24 @@ impl Index {
         }
     }
 
+    /// Visits the rows of a partition whose entries are still in the store and wanted.
+    pub(super) fn for_each_row_of(
+        &self,
+        partition: &Partition,
+        wanted: impl Fn(&Slot) -> bool,
+        mut visit: impl FnMut(&Slot, Codes),
+    ) {
+        let Some(snapshot) = self.stripe(partition).read().get(partition).map(|shelf| shelf.snapshot())
+        else {
+            return;
+        };
+        for row in snapshot.blocks().flat_map(|block| block.rows()) {
+            if let Some(slot) = row.slot.upgrade().filter(|slot| slot.is_in(partition) && wanted(slot)) {
+                visit(&slot, row.codes());
+            }
+        }
+    }
+
     /// Visits every row of an entry that is still in the store, to write the disk anew.
     pub(super) fn for_each_row(&self, mut visit: impl FnMut(Arc<Slot>, Codes)) {
         for stripe in self.stripes() {

@@ -91,13 +91,7 @@ impl Core {
         for node in nodes::all(&self.link).await? {
             let mut walk = Walk::new(&node, self.names.entries());
             while let Some(names) = walk.step(self).await? {
-                let selected = if *selector == Selector::All {
-                    names
-                } else {
-                    let described = self.described(&node, &names).await?;
-                    let selected = described.into_iter().filter(|(_, entry)| selector.selects(entry, now));
-                    selected.map(|(id, _)| self.names.entry(&id).into_bytes()).collect()
-                };
+                let selected = self.selected(selector, &node, names, now).await?;
                 if selected.is_empty() {
                     continue;
                 }
@@ -118,6 +112,37 @@ impl Core {
             self.partitions.clear();
         }
         Ok(purged)
+    }
+
+    /// How many entries a selector selects.
+    pub(super) async fn count(&self, selector: &Selector) -> Result<u64, StoreError> {
+        let now = SystemTime::now();
+        // A walk may give a key twice.
+        let mut met = HashSet::new();
+        for node in nodes::all(&self.link).await? {
+            let mut walk = Walk::new(&node, self.names.entries());
+            while let Some(names) = walk.step(self).await? {
+                let selected = self.selected(selector, &node, names, now).await?;
+                met.extend(selected.iter().filter_map(|name| self.names.id_of(name)));
+            }
+        }
+        Ok(u64::try_from(met.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The names of those entries that a selector selects.
+    async fn selected(
+        &self,
+        selector: &Selector,
+        node: &Node,
+        names: Vec<Vec<u8>>,
+        now: SystemTime,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        if *selector == Selector::All {
+            return Ok(names);
+        }
+        let described = self.described(node, &names).await?;
+        let selected = described.into_iter().filter(|(_, entry)| selector.selects(entry, now));
+        Ok(selected.map(|(id, _)| self.names.entry(&id).into_bytes()).collect())
     }
 
     /// What entries say of themselves, unproved; those that cannot be read are left out.
@@ -154,10 +179,20 @@ impl<'a> Walk<'a> {
     /// Some names; `None` at the end.
     async fn step(&mut self, core: &Core) -> Result<Option<Vec<Vec<u8>>>, StoreError> {
         let Some(cursor) = self.cursor else { return Ok(None) };
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(STEP);
-        let (next, names): (u64, Vec<Vec<u8>>) = self.node.ask(&core.link, scan).await?;
+        let (next, names) = scan(core, self.node, cursor, &self.pattern).await?;
         self.cursor = Some(next).filter(|next| *next != 0);
         Ok(Some(names))
     }
+}
+
+/// Some names of a node's keys, and the cursor for the next, which is 0 at the end.
+pub(super) async fn scan(
+    core: &Core,
+    node: &Node,
+    cursor: u64,
+    pattern: &str,
+) -> Result<(u64, Vec<Vec<u8>>), LinkError> {
+    let mut scan = redis::cmd("SCAN");
+    scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
+    node.ask(&core.link, scan).await
 }

@@ -17,6 +17,7 @@ mod partitions;
 mod record;
 mod scripts;
 mod tracking;
+pub mod transfer;
 mod url;
 mod writer;
 
@@ -350,6 +351,12 @@ impl Redis {
     pub(super) async fn purge(&self, selector: &Selector) -> Result<u64, StoreError> {
         self.0.lanes.flush_briefly().await;
         self.0.core.purge(selector).await
+    }
+
+    /// What was put before this was called is counted too.
+    pub(super) async fn count(&self, selector: &Selector) -> Result<u64, StoreError> {
+        self.0.lanes.flush_briefly().await;
+        self.0.core.count(selector).await
     }
 
     pub(super) fn usage(&self) -> StoreUsage {

@@ -5,6 +5,7 @@
 //! specification, "Hash tags"), so that no command crosses slots.
 
 use super::super::entry::{EntryId, Partition, TAG_BYTES};
+use super::super::hexadecimal;
 
 /// Bytes of an entry's id after its scope's tag.
 const REST_BYTES: usize = 16 - TAG_BYTES;
@@ -80,41 +81,10 @@ impl Names {
         name.push(':');
         name.push_str(kind);
         name.push_str(":{");
-        hexadecimal(&mut name, tag);
+        hexadecimal::write(&mut name, tag);
         name.push('}');
-        hexadecimal(&mut name, rest);
+        hexadecimal::write(&mut name, rest);
         name
-    }
-}
-
-/// Appends bytes as lower-case hexadecimal digits.
-pub(super) fn hexadecimal(text: &mut String, bytes: &[u8]) {
-    let digit = |value| char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 });
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
-    }
-}
-
-/// The bytes that hexadecimal digits are for; `None` where there are not 64, or others among them.
-pub(super) fn from_hexadecimal(text: &[u8]) -> Option<[u8; 32]> {
-    let (pairs, rest) = text.as_chunks::<2>();
-    if pairs.len() != 32 || !rest.is_empty() {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = nibble(*high)? << 4 | nibble(*low)?;
-    }
-    Some(bytes)
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
     }
 }
 
@@ -136,20 +106,6 @@ mod tests {
             let tag = |name: &str| name.split(['{', '}']).nth(1).map(str::to_owned);
             prop_assert_eq!(tag(&name), tag(&names.index(&Partition(partition))));
             prop_assert_eq!(tag(&name), tag(&names.hits(*id.first_chunk().unwrap())));
-        }
-
-        #[test]
-        fn digits_give_their_bytes_back_and_nothing_else_does(bytes: [u8; 32], at in 0_usize..64, other: u8) {
-            let mut digits = String::new();
-            hexadecimal(&mut digits, &bytes);
-            prop_assert_eq!(from_hexadecimal(digits.as_bytes()), Some(bytes));
-            prop_assert_eq!(from_hexadecimal(digits.to_uppercase().as_bytes()), Some(bytes));
-            let mut changed = digits.clone().into_bytes();
-            changed[at] = other;
-            prop_assert_eq!(from_hexadecimal(&changed).is_some(), other.is_ascii_hexdigit());
-            prop_assert_eq!(from_hexadecimal(&digits.as_bytes()[1..]), None);
-            digits.push('0');
-            prop_assert_eq!(from_hexadecimal(digits.as_bytes()), None);
         }
 
         #[test]

@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use super::super::entry::{Entry, Key, Partition, Placed, Scope};
 use super::super::evidence::{Evidence, MOST_OBSERVATIONS, OBSERVATION_BYTES, Observation};
+use super::super::hexadecimal::{digits as hex, hash as from_hexadecimal};
 use super::super::index::codes::{Codes, MAX_DIMENSION};
 use super::super::milliseconds;
-use super::names::{from_hexadecimal, hexadecimal};
+use super::super::transfer::{Home, Kept};
 use crate::dialect::{Endpoint, Reply, Usage};
 
 /// The version written, and the only one read.
@@ -150,9 +151,9 @@ impl Seal {
         let Some(embedding) = embedding else { return Ok(None) };
         let head = Head { key: &key, created_at: &created_at, ttl: &ttl, metadata: &metadata };
         let entry = head.entry(prompt, Bytes::new())?;
-        let (home, codes) = self.read_embedding(&entry, &embedding).ok_or(Damage::Broken)?;
+        let home = self.read_embedding(&entry, &embedding).ok_or(Damage::Broken)?;
         // Replaced by a replica with another embedder, and now of another partition.
-        Ok(Some(Row { entry, codes }).filter(|_| home == *partition))
+        Ok(Some(Row { entry, codes: home.embedding.0 }).filter(|_| home.partition == *partition))
     }
 
     /// The `embedding` field: schema (1 byte), digest (16), partition (32), length of the model's name (2),
@@ -160,10 +161,20 @@ impl Seal {
     /// bytes, high then low; numbers little-endian. The digest covers the entry's key and time too, so that no
     /// embedding is taken for another entry's.
     pub(super) fn embedding(&self, entry: &Entry, placed: &Placed, model: &str) -> Option<Vec<u8>> {
-        let codes = Codes::of(placed.embedding.values())?;
+        self.embedding_of(entry, &placed.partition, &Codes::of(placed.embedding.values())?, model)
+    }
+
+    /// As [`Seal::embedding`], of an embedding as a store keeps it.
+    pub(super) fn embedding_of(
+        &self,
+        entry: &Entry,
+        partition: &Partition,
+        codes: &Codes,
+        model: &str,
+    ) -> Option<Vec<u8>> {
         let model = model.as_bytes();
         let mut content = Vec::with_capacity(64 + model.len() + 2 * codes.dimension());
-        content.extend_from_slice(&placed.partition.0);
+        content.extend_from_slice(&partition.0);
         content.extend_from_slice(&u16::try_from(model.len()).ok()?.to_le_bytes());
         content.extend_from_slice(model);
         content.extend_from_slice(&u32::try_from(codes.dimension()).ok()?.to_le_bytes());
@@ -180,7 +191,8 @@ impl Seal {
         record.get(1 + DIGEST_BYTES..)?.first_chunk().copied().map(Partition)
     }
 
-    fn read_embedding(&self, entry: &Entry, record: &[u8]) -> Option<(Partition, Codes)> {
+    /// The embedding of an `embedding` field, proved to be this entry's.
+    pub(super) fn read_embedding(&self, entry: &Entry, record: &[u8]) -> Option<Home> {
         let (&SCHEMA, rest) = record.split_first()? else { return None };
         let (digest, content) = rest.split_first_chunk::<DIGEST_BYTES>()?;
         if self.embedding_digest(entry, content) != *digest {
@@ -188,7 +200,7 @@ impl Seal {
         }
         let (partition, rest) = content.split_first_chunk::<32>()?;
         let (name, rest) = rest.split_first_chunk::<2>()?;
-        let (_, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name)))?;
+        let (name, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*name)))?;
         let (dimension, rest) = rest.split_first_chunk::<4>()?;
         let (scale, planes) = rest.split_first_chunk::<4>()?;
         let dimension = usize::try_from(u32::from_le_bytes(*dimension)).ok()?;
@@ -199,7 +211,11 @@ impl Seal {
         }
         let plane = |bytes: &[u8]| bytes.iter().map(|byte| byte.cast_signed()).collect();
         let (high, low) = planes.split_at_checked(dimension)?;
-        Some((Partition(*partition), Codes { high: plane(high), low: plane(low), scale }))
+        Some(Home {
+            partition: Partition(*partition),
+            model: String::from_utf8(name.to_vec()).ok().filter(|name| !name.is_empty()),
+            embedding: Kept(Codes { high: plane(high), low: plane(low), scale }),
+        })
     }
 
     /// An observation of the entry of this key and time, with a digest that covers both, so that none is taken for
@@ -303,12 +319,6 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
 /// A time as the `created_at` field has it.
 pub(super) fn moment(text: &[u8]) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_millis(number(text)?))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    hexadecimal(&mut text, bytes);
-    text
 }
 
 #[cfg(test)]

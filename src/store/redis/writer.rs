@@ -11,6 +11,7 @@ use tracing::debug;
 use super::super::entry::{Entry, EntryId, Key, Partition, Placed};
 use super::super::evidence::Observation;
 use super::super::milliseconds;
+use super::super::transfer::Home;
 use super::core::Core;
 use super::link::LinkError;
 use super::names::{Names, Tag};
@@ -69,6 +70,8 @@ pub(super) struct Lanes {
     queues: Vec<mpsc::Sender<Job>>,
     bytes: Arc<AtomicU64>,
     most_bytes: u64,
+    /// By which what somebody waits for is written at once.
+    direct: Lane,
 }
 
 struct Job {
@@ -82,14 +85,15 @@ impl Lanes {
     /// held to so many entries.
     pub(super) fn start(core: &Arc<Core>, most_bytes: u64, most_entries: u64) -> Self {
         let bytes = Arc::new(AtomicU64::new(0));
-        let lane = |_| {
+        let lane = || Lane { core: Arc::clone(core), bytes: Arc::clone(&bytes), most_entries };
+        let queue = |_| {
             let (sender, jobs) = mpsc::channel(QUEUE);
-            let lane = Lane { core: Arc::clone(core), bytes: Arc::clone(&bytes), most_entries };
-            tokio::spawn(lane.run(jobs));
+            tokio::spawn(lane().run(jobs));
             sender
         };
-        let queues = (0..LANES).map(lane).collect();
-        Self { queues, bytes, most_bytes }
+        let queues = (0..LANES).map(queue).collect();
+        let direct = lane();
+        Self { queues, bytes, most_bytes, direct }
     }
 
     /// Queues a write of a scope; `false` where it was dropped.
@@ -110,6 +114,22 @@ impl Lanes {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
         sent
+    }
+
+    /// Writes an entry that lives for so long, past the queues; `false` where a newer one is there.
+    pub(super) async fn write(
+        &self,
+        entry: &Entry,
+        life: Duration,
+        home: Option<&Home>,
+    ) -> Result<bool, LinkError> {
+        let core = &self.direct.core;
+        let embedding = home.and_then(|home| {
+            let model = home.model.as_deref().unwrap_or(&core.model);
+            let record = core.seal().embedding_of(entry, &home.partition, &home.embedding.0, model)?;
+            Some((home.partition, record))
+        });
+        self.direct.write_entry(entry, life, embedding).await
     }
 
     /// The largest entry that is taken.
@@ -203,13 +223,23 @@ impl Lane {
 
     async fn put(&self, entry: &Entry, placed: Option<&Placed>) -> Result<(), LinkError> {
         let core = &self.core;
+        let embedding = placed
+            .and_then(|placed| Some((placed.partition, core.seal().embedding(entry, placed, &core.model)?)));
+        self.write_entry(entry, entry.ttl, embedding).await.map(drop)
+    }
+
+    /// Writes an entry, unless a newer one is there: `false`.
+    async fn write_entry(
+        &self,
+        entry: &Entry,
+        life: Duration,
+        embedding: Option<(Partition, Vec<u8>)>,
+    ) -> Result<bool, LinkError> {
+        let core = &self.core;
         let id = entry.key.id();
         let seal = core.seal();
-        let embedding =
-            placed.and_then(|placed| Some((placed.partition, seal.embedding(entry, placed, &core.model)?)));
         let index = Index::of(embedding.as_ref().map(|(partition, _)| *partition), id.tag());
-        let life =
-            u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs() / 2);
+        let life = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).clamp(1, i64::MAX.unsigned_abs() / 2);
         let mut call = Call::default()
             .key(core.names.entry(&id))
             .key(core.names.hits(id.tag()))
@@ -225,8 +255,9 @@ impl Lane {
         for (field, value) in seal.write(entry) {
             call = call.argument(field).argument(value);
         }
-        let indexed = core.link.run(&core.scripts.put, &call).await?;
-        self.indexed(&index, &id, indexed).await
+        let (count, version): (u64, u64) = core.link.run(&core.scripts.put, &call).await?;
+        self.indexed(&index, &id, (count, version)).await?;
+        Ok(count > 0)
     }
 
     async fn place(&self, entry: &Entry, placed: &Placed) -> Result<(), LinkError> {

@@ -65,7 +65,7 @@ pub(super) fn partition(number: u64) -> Partition {
 }
 
 /// An entry whose content follows from its number.
-pub(super) fn entry(number: u64) -> Entry {
+pub(crate) fn entry(number: u64) -> Entry {
     Entry {
         key: key(number),
         scope: Scope([7; 32]),
