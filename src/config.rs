@@ -34,8 +34,12 @@ const UPSTREAM: &str = "http://127.0.0.1:11434";
 /// The endpoints by which `/ask` can ask.
 const ASK_PATHS: [&str; 4] = ["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions"];
 
-/// The default threshold, measured for the built-in embedder behind the guard (README, "What error to expect").
-const SIMILARITY_THRESHOLD: f32 = 0.85;
+/// The default threshold, measured for the built-in embedder (README, "What error to expect"): what is less similar is
+/// hardly ever the same question, and the verifier's time is better spent.
+const SIMILARITY_THRESHOLD: f32 = 0.7;
+
+/// The same where there is no verifier to judge.
+const SIMILARITY_THRESHOLD_ALONE: f32 = 0.85;
 
 /// The default share of wrong semantic hits: one in fifty. Half of it would take twice the trials to show in mode
 /// verified, some 800 without a single difference.
@@ -91,11 +95,12 @@ pub struct Flags {
     #[arg(long, env = "REJOINDER_EMBEDDER_MODEL", value_name = "MODEL")]
     pub embedder_model: Option<String>,
 
-    /// Cosine similarity from which a stored prompt is a candidate, 0 to 1 [default: 0.85]
+    /// Cosine similarity from which a stored prompt is a candidate, 0 to 1 [default: 0.7; 0.85 without the verifier]
     #[arg(long, env = "REJOINDER_SIMILARITY_THRESHOLD", value_name = "SIMILARITY")]
     pub similarity_threshold: Option<f32>,
 
-    /// The share of semantic hits that may be wrong, 0 to 1 [default: 0.02]
+    /// The error accepted, 0 to 1 [default: 0.02]. In mode reuse: the share of look-alikes that may be reused; in mode
+    /// verified: the share of semantic hits that may be wrong
     #[arg(long, env = "REJOINDER_MAX_ERROR", value_name = "SHARE")]
     pub max_error: Option<f64>,
 
@@ -221,17 +226,22 @@ pub struct Admin {
 /// `[cache]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "switches that do not depend on one another")]
 pub struct CacheSettings {
     /// How long upstream's acceptance of credentials counts: a key revoked there serves hits no longer than this.
     #[serde(with = "duration")]
     pub credential_ttl: Duration,
-    /// The least confidence (calibrated similarity × freshness) of a semantic hit, 0 to 1.
-    pub min_confidence: f32,
+    /// Whether the verifier judges candidates; without it similarity and the guard do.
+    pub verifier: bool,
+    /// The least confidence (probability of one answer × freshness) of a semantic hit, 0 to 1; `None` takes the one
+    /// that keeps to `max_error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_confidence: Option<f32>,
     /// What `rejoinder eval --calibrate` wrote for the embedder in use; `None` takes the built-in embedder's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<PathBuf>,
-    /// The share of its confidence that an entry has kept at the end of its life, 0 to 1.
-    pub freshness_floor: f32,
+    /// After how many lifetimes an entry's confidence would be half of what it was; positive.
+    pub freshness_half_life: f32,
     /// The rules by which a prompt is never matched by meaning.
     #[serde(with = "units::rules")]
     pub exact_only: Leanings,
@@ -253,7 +263,8 @@ pub struct CacheSettings {
     pub near_misses: usize,
     /// The probability with which mode verified keeps to `max_error`.
     pub verified_confidence: f64,
-    /// The share of comparisons that err, either way, as far as it is known; 0 counts each difference found as one.
+    /// Of replies that say the same, a share that comparisons find to differ at least; where they err less, or miss more
+    /// of those that differ, more than `max_error` may be wrong. 0 counts each difference found as one.
     pub comparison_error: f64,
 }
 
@@ -382,9 +393,10 @@ impl Default for CacheSettings {
     fn default() -> Self {
         Self {
             credential_ttl: Duration::from_hours(1),
-            min_confidence: 0.75,
+            verifier: true,
+            min_confidence: None,
             calibration: None,
-            freshness_floor: 0.9,
+            freshness_half_life: 7.0,
             exact_only: Rules::DEFAULT.exact_only,
             moment_ttl: Rules::DEFAULT.moment_ttl,
             allow_lower_threshold: false,
@@ -544,10 +556,9 @@ impl Config {
             embedder,
             embedder_model: embedder_model.unwrap_or_else(|| default_model.to_owned()),
             embedder_api_key: secrets.embedder_api_key.or(file.embedder_api_key),
-            similarity_threshold: flags
-                .similarity_threshold
-                .or(file.similarity_threshold)
-                .unwrap_or(SIMILARITY_THRESHOLD),
+            similarity_threshold: flags.similarity_threshold.or(file.similarity_threshold).unwrap_or(
+                if file.cache.verifier { SIMILARITY_THRESHOLD } else { SIMILARITY_THRESHOLD_ALONE },
+            ),
             ttl: flags.ttl.or(file.ttl).unwrap_or(Duration::from_hours(24)),
             log_format: flags.log_format.or(file.log_format),
             secret: secrets.hash.or(file.secret),
@@ -575,8 +586,7 @@ impl Config {
         }
         for (key, share) in [
             ("similarity_threshold", self.similarity_threshold),
-            ("min_confidence", self.cache.min_confidence),
-            ("freshness_floor", self.cache.freshness_floor),
+            ("min_confidence", self.cache.min_confidence.unwrap_or(0.0)),
             ("audit_share", self.cache.audit_share),
         ] {
             if !(0.0..=1.0).contains(&share) {
@@ -591,6 +601,10 @@ impl Config {
             if !(0.0..=most).contains(&share) {
                 return Some((key, format!("{share} is not between 0 and {most}")));
             }
+        }
+        let half_life = self.cache.freshness_half_life;
+        if half_life.is_nan() || half_life <= 0.0 {
+            return Some(("freshness_half_life", format!("{half_life} is not more than 0")));
         }
         if !self.admin_listen.ip().is_loopback() && self.admin.token.is_none() {
             let reason = format!(

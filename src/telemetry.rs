@@ -40,6 +40,13 @@ struct RequestLabels {
     detail: &'static str,
 }
 
+/// The labels of a rule that spoke.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabels {
+    detail: &'static str,
+    rule: &'static str,
+}
+
 /// The labels of a latency.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LayerLabels {
@@ -57,6 +64,7 @@ struct DirectionLabels {
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
+    rules: Family<RuleLabels, Counter>,
     durations: Durations,
     saved_input: Counter,
     saved_output: Counter,
@@ -193,6 +201,12 @@ impl Metrics {
             "Requests by endpoint, the layer that gave the reply, and the reason of a miss",
             requests.clone(),
         );
+        let rules = Family::<RuleLabels, Counter>::default();
+        registry.register(
+            "rules",
+            "Rules that spoke against a stored reply, or against matching a prompt by meaning, by the reason of the miss",
+            rules.clone(),
+        );
         let duration = Family::<LayerLabels, Histogram>::new_with_constructor(|| {
             // 10 µs to 5 minutes.
             Histogram::new(exponential_buckets(0.000_01, 2.4, 20))
@@ -225,7 +239,18 @@ impl Metrics {
         };
         let saved_input = tokens_saved.get_or_create_owned(&DirectionLabels { direction: "input" });
         let saved_output = tokens_saved.get_or_create_owned(&DirectionLabels { direction: "output" });
-        Self { registry, requests, durations, saved_input, saved_output, store, trials, connections, totals }
+        Self {
+            registry,
+            requests,
+            rules,
+            durations,
+            saved_input,
+            saved_output,
+            store,
+            trials,
+            connections,
+            totals,
+        }
     }
 
     /// Counts a request.
@@ -238,6 +263,9 @@ impl Metrics {
             (None, None) => "hit",
         };
         self.requests.get_or_create(&RequestLabels { endpoint, layer, detail }).inc();
+        if let Some(rule) = outcome.rule {
+            self.rules.get_or_create(&RuleLabels { detail, rule }).inc();
+        }
         let duration = match outcome.layer {
             Layer::Exact => &self.durations.exact,
             Layer::Semantic => &self.durations.semantic,

@@ -146,6 +146,12 @@ async fn an_audit_asks_what_the_client_asked_as_the_client() {
         ask(&stored).await;
         let before = upstream.count();
         assert_eq!(ask(&asked).await.layer(), Some("semantic"), "{path}");
+        if path == "/v1/responses" {
+            // It would be kept upstream once more.
+            until_admin(&proxy, "/audits", |audits| audits["skipped"] == 1).await;
+            assert_eq!(upstream.count(), before, "{path}");
+            continue;
+        }
         audited(&proxy, 1).await;
         assert_eq!(upstream.count(), before + 1, "{path}");
         let audit = upstream.requests().pop().unwrap();

@@ -59,7 +59,7 @@ async fn what_falls_just_short_is_shown_with_the_evidence() {
     let upstream = upstream().await;
     let proxy = start(&upstream, |config| {
         config.similarity_threshold = 0.7;
-        config.cache.min_confidence = 0.0;
+        config.cache.min_confidence = Some(0.0);
     })
     .await;
     let namespace = [("x-rejoinder-namespace", "docs")];

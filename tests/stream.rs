@@ -1,9 +1,9 @@
 //! A stream of questions over real HTTP: 1,000 prompts are stored, 2,000 asked, and every hit is counted as right or
 //! wrong by which stored prompt its reply answers.
 //!
-//! Half of the questions have a right answer in the cache, in other words; the others have none and look like many
-//! that do. The suite's prompts were read while the guard was written and the rest is made from templates, so the
-//! floors here keep what was reached and are no estimate for prompts that nobody has seen.
+//! Nearly half of the questions have a right answer in the cache, in other words; the others have none and look like
+//! many that do. They come from the suite, whose prompts were read while the guard was written; from the groups that the
+//! verifier has not learnt from; and from templates. The floors here keep what was reached.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -50,6 +50,26 @@ struct Question {
     answered_by: Option<String>,
 }
 
+/// Prompts of one answer, and of others that look alike.
+#[derive(Deserialize)]
+struct Group {
+    anchor: String,
+    same: Vec<String>,
+    different: Vec<(String, String)>,
+}
+
+/// The groups that `scripts/train-verifier` holds out: each tenth of a file.
+fn held_out() -> Vec<Group> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/verifier/groups");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let lines = files.iter().flat_map(|file| {
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().skip(7).step_by(10).map(str::to_owned).collect::<Vec<_>>()
+    });
+    lines.map(|line| serde_json::from_str(&line).unwrap()).collect()
+}
+
 /// The prompts to store, and the questions.
 fn stream() -> (Vec<String>, Vec<Question>) {
     let suite = read(SUITE.as_bytes(), Some(Format::Csv)).unwrap().pairs;
@@ -67,6 +87,19 @@ fn stream() -> (Vec<String>, Vec<Question>) {
         }
         let answered_by = pair.same.then(|| pair.a.clone());
         asked.push(Question { kind, prompt: pair.b.clone(), answered_by });
+    }
+    for (number, group) in held_out().into_iter().enumerate() {
+        if stored.contains(&group.anchor) {
+            continue;
+        }
+        let same = &group.same[number % group.same.len()];
+        let (different, _) = &group.different[number % group.different.len()];
+        let answered_by = Some(group.anchor.clone());
+        asked.push(Question { kind: "written: other words", prompt: same.clone(), answered_by });
+        let look_alike =
+            Question { kind: "written: look-alike", prompt: different.clone(), answered_by: None };
+        asked.push(look_alike);
+        stored.push(group.anchor);
     }
     let mut known = Vec::new();
     let mut unknown = Vec::new();
@@ -197,12 +230,15 @@ async fn a_stream_of_questions_is_answered_rightly_or_not_from_the_cache() {
     let right: u32 = counts.values().map(|count| count.right).sum();
     let wrong: u32 = counts.values().map(|count| count.wrong).sum();
     println!("right {right} of {answerable} answerable, wrong {wrong} of {ASKED}");
-    // Floors and a ceiling a little beyond what was measured: 92 of 131, 25 of 30, 774 of 824; none wrong.
+    // Floors and a ceiling a little beyond what was measured: 89 of 131, 20 of 30, 330 of 682, 142 of 142; 13 wrong.
     let recall = |kind: &str| f64::from(counts[kind].right) / f64::from(counts[kind].asked);
-    for (kind, floor) in
-        [("suite: paraphrase", 0.65), ("suite: surface", 0.75), ("template: other words", 0.88)]
-    {
+    for (kind, floor) in [
+        ("suite: paraphrase", 0.6),
+        ("suite: surface", 0.6),
+        ("written: other words", 0.42),
+        ("template: other words", 0.9),
+    ] {
         assert!(recall(kind) >= floor, "{kind}: {}", recall(kind));
     }
-    assert!(wrong <= 4, "{wrong} of {ASKED} wrong");
+    assert!(wrong <= 20, "{wrong} of {ASKED} wrong");
 }

@@ -19,6 +19,15 @@ const DIFFERENT_BELOW: f32 = 0.5;
 /// The least ratio of lengths at which a cosine is evidence: a word beside a page is far from it, however right.
 const COMPARABLE_LENGTH: f32 = 0.1;
 
+/// Bytes of each text that are looked at: replies come from outside, and may be long.
+const LOOKED_AT: usize = 64 << 10;
+
+/// The least ratio of whole lengths at which longer texts are compared by that part.
+const COMPARABLE_REST: f32 = 0.8;
+
+/// The ratio of lengths from which as many negations are expected in both.
+const NEAR_LENGTH: f32 = 0.5;
+
 /// Whether two replies say the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Agreement {
@@ -57,6 +66,7 @@ pub enum Numbers {
 
 /// Two replies compared. The same whichever comes first.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on one another")]
 pub struct Comparison {
     /// Whether they are equal once normalised; of replies without text (embeddings, tool calls) to the byte.
     pub equal: bool,
@@ -70,6 +80,10 @@ pub struct Comparison {
     pub numbers: Numbers,
     /// Whether one begins with "Yes," and the other with "No,", which a cosine hardly sees.
     pub opposite: bool,
+    /// Whether they deny the same: "you can freeze it" against "you cannot", which a cosine hardly sees.
+    pub same_denials: bool,
+    /// Whether what is beyond the part looked at, the first 64 KiB of each text, is of about the same length.
+    pub same_rest: bool,
     /// The verdict on this evidence.
     pub agreement: Agreement,
 }
@@ -86,7 +100,8 @@ impl Comparison {
     /// 2. one that calls tools and one that does not are different;
     /// 3. numbers that contradict, or "Yes," against "No,", make them different;
     /// 4. without a cosine, or with lengths too far apart for one to mean anything, it is unclear;
-    /// 5. a cosine below 0.5 is different; one of 0.8 or more is the same, unless each has numbers of its own;
+    /// 5. a cosine below 0.5 is different; one of 0.8 or more is the same, unless each has numbers of its own, or they
+    ///    deny something else;
     /// 6. anything else is unclear.
     fn verdict(&self) -> Agreement {
         if self.equal {
@@ -96,13 +111,13 @@ impl Comparison {
             return Agreement::Different;
         }
         let Some(Similarity(cosine)) = self.similarity else { return Agreement::Unclear };
-        if self.length_ratio < COMPARABLE_LENGTH {
+        if self.length_ratio < COMPARABLE_LENGTH || !self.same_rest {
             return Agreement::Unclear;
         }
         if cosine < DIFFERENT_BELOW {
             return Agreement::Different;
         }
-        if cosine >= SAME_FROM && self.numbers == Numbers::Agree {
+        if cosine >= SAME_FROM && self.numbers == Numbers::Agree && self.same_denials {
             return Agreement::Same;
         }
         Agreement::Unclear
@@ -110,7 +125,7 @@ impl Comparison {
 }
 
 /// Compares two replies, whose texts are `one_text` and `other_text` (a store may keep a reply without its text).
-/// An embedder that fails leaves the cosine out.
+/// An embedder that fails leaves the cosine out. Of each text the first 64 KiB are looked at.
 pub async fn compare(
     embedder: Option<&Embedder>,
     (one, one_text): (&Reply, &str),
@@ -118,9 +133,17 @@ pub async fn compare(
 ) -> Comparison {
     let same_kind = one.tool_calls == other.tool_calls;
     let textless = one.tool_calls || other.tool_calls || (one_text.is_empty() && other_text.is_empty());
-    let (plain, other_plain) = (normalise::normalise(one_text), normalise::normalise(other_text));
-    let equal = if textless { one.document == other.document } else { plain == other_plain };
-    let length_ratio = length_ratio(&plain, &other_plain);
+    let (part, other_part) = (looked_at(one_text), looked_at(other_text));
+    let whole = part.len() == one_text.len() && other_part.len() == other_text.len();
+    let same_rest = whole || ratio(one_text.len(), other_text.len()) >= COMPARABLE_REST;
+    let (plain, other_plain) = (normalise::normalise(part), normalise::normalise(other_part));
+    let equal = if textless {
+        one.document == other.document
+    } else {
+        one_text == other_text || (whole && plain == other_plain)
+    };
+    let length_ratio = ratio(plain.chars().count(), other_plain.chars().count());
+    let same_denials = textless || deny_the_same(&plain, &other_plain, length_ratio);
     let numbers = if textless { Numbers::Agree } else { numbers(&plain, &other_plain) };
     let similarity = match embedder {
         Some(embedder) if !equal && same_kind && !textless => cosine(embedder, &plain, &other_plain).await,
@@ -129,7 +152,64 @@ pub async fn compare(
     let opposite = !textless
         && matches!((opening(&plain), opening(&other_plain)), (Some(one), Some(other)) if one != other);
     let agreement = Agreement::Unclear;
-    Comparison { equal, same_kind, similarity, length_ratio, numbers, opposite, agreement }.judged()
+    Comparison {
+        equal,
+        same_kind,
+        similarity,
+        length_ratio,
+        numbers,
+        opposite,
+        same_denials,
+        same_rest,
+        agreement,
+    }
+    .judged()
+}
+
+/// The part of a text that is looked at.
+fn looked_at(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LOOKED_AT)).unwrap_or(text)
+}
+
+/// Whether two texts deny the same, as far as words tell: none says without a negation what the other says with one,
+/// and where they are of about one length they have as many.
+fn deny_the_same(one: &str, other: &str, length_ratio: f32) -> bool {
+    let (one, other) = (Denials::of(one), Denials::of(other));
+    let says = |text: &Denials, denied: &str| text.said.contains(denied) && !text.denied.contains(denied);
+    let against = |one: &Denials, other: &Denials| one.denied.iter().any(|denied| says(other, denied));
+    let counts_agree = one.count == other.count || length_ratio < NEAR_LENGTH;
+    counts_agree && !against(&one, &other) && !against(&other, &one)
+}
+
+/// The words of a text, and which of them follow a negation.
+#[derive(Default)]
+struct Denials {
+    said: BTreeSet<String>,
+    denied: BTreeSet<String>,
+    count: usize,
+}
+
+impl Denials {
+    fn of(text: &str) -> Self {
+        let mut found = Self::default();
+        let mut negated = false;
+        for word in text.split(|c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '\u{2019}')) {
+            let word = word.trim_matches(['\'', '\u{2019}']).to_lowercase().replace('\u{2019}', "'");
+            if word.is_empty() {
+                continue;
+            }
+            if matches!(word.as_str(), "not" | "cannot" | "never" | "no") || word.ends_with("n't") {
+                found.count += 1;
+                negated = true;
+                continue;
+            }
+            if std::mem::take(&mut negated) {
+                found.denied.insert(word.clone());
+            }
+            found.said.insert(word);
+        }
+        found
+    }
 }
 
 /// Whether a reply begins with a plain yes or no.
@@ -153,9 +233,9 @@ async fn cosine(embedder: &Embedder, one: &str, other: &str) -> Option<Similarit
     one.similarity(&embedder.embed(other).await.ok()?)
 }
 
-fn length_ratio(one: &str, other: &str) -> f32 {
-    let length = |text: &str| u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-    let (one, other) = (length(one), length(other));
+/// The smaller over the larger; 1 for two of nothing.
+fn ratio(one: usize, other: usize) -> f32 {
+    let [one, other] = [one, other].map(|length| u32::try_from(length).unwrap_or(u32::MAX));
     let (short, long) = (one.min(other), one.max(other));
     if long == 0 {
         return 1.0;
@@ -183,6 +263,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::encoder::threads::{Threads, ThreadsOptions};
 
     fn reply(text: &str, tool_calls: bool) -> Reply {
         Reply {
@@ -235,6 +316,9 @@ mod tests {
         // Numbers of lists are layout; digits inside a word are no number.
         assert_eq!(at(0.9, "1. Mix\n2. Bake", "3) Mix\n4) Bake"), Agreement::Same);
         assert_eq!(at(0.9, "id 7f3a9c01", "id 8b2d44e0"), Agreement::Same);
+        // A number alone on its line is no list's.
+        assert_eq!(at(0.9, "42.", "17."), Agreement::Different);
+        assert_eq!(at(0.9, "It is\n7)", "It is\n8)"), Agreement::Different);
     }
 
     #[test]
@@ -243,13 +327,41 @@ mod tests {
         assert_eq!(at(0.9, yes, "No, do not freeze cooked rice."), Agreement::Different);
         assert_eq!(at(0.9, "**No.**", "yes!"), Agreement::Different);
         assert_eq!(at(0.9, yes, "You can freeze cooked rice."), Agreement::Same);
-        assert_eq!(at(0.9, yes, "No problem, you can freeze cooked rice."), Agreement::Same);
+        // No contradiction, but a "no" that the other has not.
+        assert_eq!(at(0.9, yes, "No problem, you can freeze cooked rice."), Agreement::Unclear);
+    }
+
+    #[test]
+    fn what_one_denies_and_the_other_says_is_not_the_same() {
+        let can = "You can freeze cooked rice.";
+        for denied in [
+            "You cannot freeze cooked rice.",
+            "You can't freeze cooked rice.",
+            "You can\u{2019}t freeze cooked rice.",
+            "You can never freeze cooked rice.",
+        ] {
+            assert_eq!(at(0.95, can, denied), Agreement::Unclear, "{denied}");
+            assert_eq!(at(0.95, denied, denied), Agreement::Same, "{denied}");
+        }
+        assert_eq!(at(0.95, "Do not wash it; freeze it.", "Do not freeze it; wash it."), Agreement::Unclear);
+        assert_eq!(at(0.95, "You cannot freeze rice.", "Rice can't be frozen."), Agreement::Same);
+    }
+
+    #[test]
+    fn of_long_texts_the_first_part_is_looked_at() {
+        let page = "Paris has been the capital for centuries. ".repeat(2000);
+        let (other, twice) = (page.replacen("Paris", "This city", 1), page.repeat(2));
+        assert_eq!(at(0.9, &page, &other), Agreement::Same);
+        assert_eq!(at(0.9, &page, &twice), Agreement::Unclear);
+        assert_eq!(compared(&twice, &twice).agreement, Agreement::Same);
+        assert_eq!(compared(&page, &format!("{page}More.")).agreement, Agreement::Unclear);
     }
 
     /// Of the built-in embedder, so that the bounds stand where replies are.
     #[tokio::test]
     async fn the_bounds_tell_replies_apart() {
-        let embedder = Embedder::builtin(&crate::embed::BuiltinOptions::default()).unwrap();
+        let threads = Threads::start(&ThreadsOptions::default()).unwrap();
+        let embedder = Embedder::builtin(threads).unwrap();
         let sky =
             "The sky is blue because of Rayleigh scattering: shorter wavelengths are scattered more by air.";
         let list = "You can reverse a list in Python using the reversed() function or slicing with [::-1].";

@@ -5,10 +5,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::calibration::Calibration;
 use super::directives::Directives;
-use super::guard::Rule;
+use super::guard::{Rule, Verdict};
 use crate::embed::Similarity;
 use crate::store::entry::Entry;
+use crate::verify::Score;
 
 /// Why a request was not served from the cache, as `Cache-Status`, the metrics and `/ask` name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +29,8 @@ pub enum MissReason {
     GuardRejected,
     /// The prompt could not be embedded.
     EmbedderUnavailable,
+    /// The verifier did not answer.
+    VerifierUnavailable,
     /// The store did not answer.
     StoreUnavailable,
     /// Upstream has not accepted these credentials of late.
@@ -50,6 +54,7 @@ impl MissReason {
             Self::Poisoned => "poisoned",
             Self::GuardRejected => "guard-rejected",
             Self::EmbedderUnavailable => "embedder-unavailable",
+            Self::VerifierUnavailable => "verifier-unavailable",
             Self::StoreUnavailable => "store-unavailable",
             Self::CredentialUnverified => "credential-unverified",
             Self::ExactOnly => "exact-only",
@@ -59,7 +64,7 @@ impl MissReason {
     }
 
     /// Every reason, for the metrics.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoCandidate,
         Self::BelowThreshold,
         Self::LowConfidence,
@@ -67,6 +72,7 @@ impl MissReason {
         Self::Poisoned,
         Self::GuardRejected,
         Self::EmbedderUnavailable,
+        Self::VerifierUnavailable,
         Self::StoreUnavailable,
         Self::CredentialUnverified,
         Self::ExactOnly,
@@ -84,9 +90,9 @@ pub struct Policy {
     pub may_lower: bool,
     /// The least confidence.
     pub min_confidence: f32,
-    /// The share of its confidence that an entry has kept at the end of its life, 0 to 1.
-    pub freshness_floor: f32,
-    /// Turns similarity into the probability that both prompts want one answer.
+    /// After how many of its lifetimes an entry's confidence would be half of what it was; positive.
+    pub freshness_half_life: f32,
+    /// Turns evidence into the probability that both prompts want one answer.
     pub calibration: Calibration,
 }
 
@@ -116,22 +122,21 @@ impl Floors {
     }
 }
 
-/// A logistic curve over similarity: `1 / (1 + exp(-(intercept + slope × similarity)))` (Platt scaling).
+/// How two prompts compare: what is known of it so far, the cheapest first.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Calibration {
-    /// The intercept.
-    pub intercept: f32,
-    /// The slope; positive.
-    pub slope: f32,
+pub struct Likeness {
+    /// The cosine of their embeddings.
+    pub similarity: Similarity,
+    /// What the guard says of their differences; `None` where it was not asked yet.
+    pub differences: Option<Verdict>,
+    /// What the verifier says; `None` where it was not asked yet, or there is none.
+    pub score: Option<Score>,
 }
 
-impl Calibration {
-    /// For the built-in embedder behind the guard; fitted by `scripts/calibrate`.
-    pub const BUILTIN: Self = Self { intercept: -9.260, slope: 12.557 };
-
-    /// The probability that prompts of this similarity, which the guard let pass, want one answer.
-    pub fn probability(&self, similarity: Similarity) -> f32 {
-        1.0 / (1.0 + (-self.slope.mul_add(similarity.0, self.intercept)).exp())
+impl Likeness {
+    /// Of prompts that nothing but their embeddings is known of.
+    pub const fn of(similarity: Similarity) -> Self {
+        Self { similarity, differences: None, score: None }
     }
 }
 
@@ -140,11 +145,8 @@ impl Calibration {
 pub struct Evidence<'a> {
     /// The entry.
     pub entry: &'a Entry,
-    /// The prompts' similarity; `None` where the key itself is equal.
-    pub similarity: Option<Similarity>,
-    /// The guard's rule by which the prompts differ in something that carries meaning, if one does. Asked only
-    /// where all else speaks for the entry, hence a function.
-    pub difference: &'a dyn Fn() -> Option<Rule>,
+    /// How the prompts compare; `None` where the key itself is equal.
+    pub likeness: Option<Likeness>,
     /// What the client asked for.
     pub directives: &'a Directives,
     /// The time.
@@ -158,30 +160,72 @@ pub struct Decision {
     pub verdict: Result<(), MissReason>,
     /// The similarity judged; 1 for an equal key.
     pub similarity: Similarity,
-    /// Calibrated similarity × freshness.
+    /// Probability of one answer × freshness: 0 where the guard forbids the reuse. Where the verifier was not asked:
+    /// as similarity alone has it.
     pub confidence: f32,
     /// The guard's rule that spoke against it.
     pub rule: Option<Rule>,
+    /// How the prompts compare, as far as it was asked; `None` for an equal key.
+    pub likeness: Option<Likeness>,
 }
 
 impl Policy {
-    /// Whether an entry's reply may be served.
+    /// Whether an entry's reply may be served, by all that can be known. What is not known speaks against it.
     pub fn decide(&self, evidence: Evidence<'_>) -> Decision {
-        let similarity = evidence.similarity.unwrap_or(Similarity(1.0));
-        let freshness = self.freshness(evidence.entry, evidence.now);
-        // An equal key needs no probability: it is the same question.
-        let probability =
-            evidence.similarity.map_or(1.0, |similarity| self.calibration.probability(similarity));
-        let confidence = probability * freshness;
-        let verdict = self.verdict(evidence, confidence);
-        // The guard speaks last, and only of prompts: an equal key has nothing to compare.
-        let rule =
-            (verdict.is_ok() && evidence.similarity.is_some()).then(|| (evidence.difference)()).flatten();
-        let verdict = if rule.is_some() { Err(MissReason::GuardRejected) } else { verdict };
-        Decision { verdict, similarity, confidence, rule }
+        self.weigh(evidence, true)
     }
 
-    fn verdict(&self, evidence: Evidence<'_>, confidence: f32) -> Result<(), MissReason> {
+    /// Whether an entry's reply may not be served, whatever will be known of it: what is not known yet speaks for
+    /// it. So that what is dear to know is asked only of what nothing cheaper speaks against.
+    pub fn screen(&self, evidence: Evidence<'_>) -> Decision {
+        self.weigh(evidence, false)
+    }
+
+    fn weigh(&self, evidence: Evidence<'_>, finally: bool) -> Decision {
+        let freshness = self.freshness(evidence.entry, evidence.now);
+        let state = Self::state(evidence);
+        let Some(likeness) = evidence.likeness else {
+            // An equal key needs no probability: it is the same question.
+            let similarity = Similarity(1.0);
+            return Decision {
+                verdict: state,
+                similarity,
+                confidence: freshness,
+                rule: None,
+                likeness: None,
+            };
+        };
+        let Likeness { similarity, differences, .. } = likeness;
+        let veto = differences.and_then(|differences| self.calibration.veto(differences));
+        // A difference that no reply can answer both sides of leaves no chance.
+        let probability = if veto.is_some() { 0.0 } else { self.calibration.probability(likeness) };
+        let confidence = probability * freshness;
+        let known = self.calibration.basis_of(likeness).is_some();
+        let floors = Floors {
+            similarity: self.threshold(evidence.directives),
+            confidence: if known { self.min_confidence } else { f32::NEG_INFINITY },
+        };
+        let complete = known && differences.is_some();
+        let verdict = match (state, veto) {
+            (Err(reason), _) => Err(reason),
+            (Ok(()), Some(_)) => {
+                let floors = Floors { confidence: f32::NEG_INFINITY, ..floors };
+                floors.check(similarity, confidence).and(Err(MissReason::GuardRejected))
+            }
+            (Ok(()), None) if complete || !finally => floors.check(similarity, confidence),
+            (Ok(()), None) => floors.check(similarity, confidence).and(Err(MissReason::LowConfidence)),
+        };
+        // What is refused for its confidence tells what made it low.
+        let rule = match verdict {
+            Err(MissReason::GuardRejected) => veto,
+            Err(MissReason::LowConfidence) => differences.and_then(Verdict::first),
+            _ => None,
+        };
+        Decision { verdict, similarity, confidence, rule, likeness: Some(likeness) }
+    }
+
+    /// Whether the entry is of any use to this request, whatever its prompt.
+    fn state(evidence: Evidence<'_>) -> Result<(), MissReason> {
         if evidence.entry.poisoned {
             return Err(MissReason::Poisoned);
         }
@@ -190,9 +234,7 @@ impl Policy {
         if too_old || evidence.entry.remaining(evidence.now) == Duration::ZERO {
             return Err(MissReason::Expired);
         }
-        let Some(similarity) = evidence.similarity else { return Ok(()) };
-        let floors = Floors { similarity: self.threshold(evidence.directives), ..self.floors() };
-        floors.check(similarity, confidence)
+        Ok(())
     }
 
     /// The operating point, where a request asks for no other.
@@ -215,9 +257,9 @@ impl Policy {
         }
     }
 
-    /// 1 for a new entry, falling evenly to the floor at the end of its life.
+    /// 1 for a new entry, halved with each half-life.
     fn freshness(&self, entry: &Entry, now: SystemTime) -> f32 {
         let lived = entry.age(now).as_secs_f32() / entry.ttl.as_secs_f32().max(f32::EPSILON);
-        1.0 - (1.0 - self.freshness_floor) * lived.clamp(0.0, 1.0)
+        (-lived.clamp(0.0, 1.0) / self.freshness_half_life.max(f32::EPSILON)).exp2()
     }
 }

@@ -4,6 +4,7 @@
 //! Called by `proxy`, with what `dialect` read; calls `embed` and `store`. It never sees a header map, nor a
 //! command of a store.
 
+pub mod behind;
 pub mod calibration;
 pub mod coalesce;
 pub mod comparison;
@@ -18,22 +19,24 @@ pub mod observations;
 pub mod outcome;
 mod pending;
 pub mod rules;
+mod semantic;
 pub mod transfer;
 pub mod trial;
 pub mod verified;
 mod verify;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, warn};
 
+use behind::Behind;
 use comparison::Agreement;
 use credential::Credentials;
 use decision::{Decision, Evidence, MissReason, Policy};
 use directives::Directives;
-use guard::{Leanings, Prepared};
+use guard::Leanings;
 use key::{CredentialId, Identity, KeyRing, RequestId};
 use outcome::Layer;
 use pending::Pending;
@@ -43,10 +46,8 @@ use trial::{Trial, TrialOptions, Trials};
 use crate::dialect::{Endpoint, Reply, Request};
 use crate::embed::{EmbedError, Embedder, Embedding};
 use crate::store::Store;
-use crate::store::entry::{Candidate, Entry, Key, Partition, Placed, Scope};
-
-/// How many of the nearest entries are judged: the nearest may be expired or a look-alike, and the next right.
-const CANDIDATES: usize = 4;
+use crate::store::entry::{Entry, Key, Partition, Placed, Scope};
+use crate::verify::Verifier;
 
 /// How long a lookup waits for embeddings begun before it; they are ahead of its own in one queue.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,12 +57,14 @@ pub struct Cache {
     keys: KeyRing,
     store: Store,
     embedder: Option<Embedder>,
+    verifier: Option<Verifier>,
     policy: Policy,
     rules: Rules,
     ttl: Duration,
     credentials: Credentials,
     pending: Pending,
     trials: Trials,
+    behind: Behind,
     /// Embeddings asked for.
     embeddings: AtomicU64,
 }
@@ -117,6 +120,20 @@ pub struct Miss {
     pub trial: Option<Box<Trial>>,
 }
 
+impl Decision {
+    /// The miss that a decision against an entry is.
+    fn or_miss(self, entry: &Entry, now: SystemTime) -> Result<Self, Miss> {
+        let Err(reason) = self.verdict else { return Ok(self) };
+        let alive = entry.remaining(now) > Duration::ZERO;
+        Err(Miss {
+            decision: Some(self),
+            rule: self.rule.map(guard::Rule::name),
+            by_directive: reason == MissReason::Expired && alive,
+            ..Miss::because(reason)
+        })
+    }
+}
+
 /// What a layer found.
 pub type Found = Result<Hit, Miss>;
 
@@ -159,6 +176,8 @@ pub struct Parts {
     pub store: Store,
     /// Text to embeddings; `None` leaves the exact layer alone.
     pub embedder: Option<Embedder>,
+    /// Judges the best candidates; `None` leaves it to similarity and the guard.
+    pub verifier: Option<Verifier>,
     /// How sure one must be.
     pub policy: Policy,
     /// Which prompts are never matched by meaning.
@@ -172,7 +191,8 @@ pub struct Parts {
 }
 
 impl Cache {
-    /// A cache of these parts.
+    /// A cache of these parts. In mode verified it reads what the store remembers of all entries, which may take a
+    /// while.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let trials = Trials::new(parts.trials, parts.policy);
@@ -185,12 +205,14 @@ impl Cache {
             keys: KeyRing::new(parts.secret.as_deref(), &parts.store),
             store: parts.store,
             embedder: parts.embedder,
+            verifier: parts.verifier,
             policy: trials.policy(),
             trials,
             rules: parts.rules,
             ttl: parts.ttl,
             credentials: Credentials::new(parts.credential_ttl),
             pending: Pending::default(),
+            behind: Behind::default(),
             embeddings: AtomicU64::new(0),
         }
     }
@@ -198,6 +220,11 @@ impl Cache {
     /// The store, for the admin listener.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The work behind requests, to be ended before the store is closed.
+    pub fn behind(&self) -> &Behind {
+        &self.behind
     }
 
     /// The embedder, for the admin listener.
@@ -289,130 +316,9 @@ impl Cache {
         if entry.key != query.key || entry.scope != query.scope || entry.endpoint != query.endpoint {
             return Err(Miss::because(MissReason::NoCandidate));
         }
-        let evidence = Evidence {
-            entry: &entry,
-            similarity: None,
-            difference: &|| None,
-            directives: &query.directives,
-            now,
-        };
-        let decision = self.judge(evidence)?;
+        let evidence = Evidence { entry: &entry, likeness: None, directives: &query.directives, now };
+        let decision = self.policy.decide(evidence).or_miss(&entry, now)?;
         Ok(self.hit(entry, Layer::Exact, decision))
-    }
-
-    /// The semantic layer: the nearest prompts of the same scope, judged.
-    pub async fn semantic(&self, query: &Query, now: SystemTime) -> Found {
-        let (Some(embedder), Some(prompt)) = (&self.embedder, query.prompt.as_deref()) else {
-            return Err(Miss::because(MissReason::NoCandidate));
-        };
-        if !self.may_be_served(query).await {
-            return Err(Miss::because(MissReason::CredentialUnverified));
-        }
-        if let Some(leaning) = self.rules.of(prompt, query.repeated).first() {
-            return Err(Miss { rule: Some(leaning.name()), ..Miss::because(MissReason::ExactOnly) });
-        }
-        let partition = self.partition(query, embedder, prompt);
-        let earlier = self.pending.earlier(&partition);
-        if earlier.is_none() {
-            match self.store.is_empty_partition(&partition).await {
-                // Nothing to compare with: the embedding can wait until the reply has gone.
-                Ok(true) => return Err(Miss::because(MissReason::NoCandidate)),
-                Ok(false) => {}
-                Err(error) => {
-                    debug!(%error, "the store did not answer; the request goes upstream");
-                    return Err(Miss::because(MissReason::StoreUnavailable));
-                }
-            }
-        }
-        let embedding = match self.embed(embedder, prompt).await {
-            Ok(embedding) => embedding,
-            Err(error) => {
-                debug!(%error, "the prompt was not embedded; the request goes upstream");
-                return Err(Miss::because(MissReason::EmbedderUnavailable));
-            }
-        };
-        if let Some(earlier) = earlier {
-            // Late arrivals are merely not found.
-            let _ = tokio::time::timeout(ARRIVAL_TIMEOUT, earlier.arrived()).await;
-        }
-        let mut found = self.nearest(query, prompt, &partition, &embedding, now).await;
-        if self.trials.verified().is_some()
-            && let Ok(hit) = found
-        {
-            found = self.verify(query, hit).await;
-        }
-        if let Err(miss) = &mut found {
-            if let (Some(entry), Some(decision)) = (&miss.candidate, &miss.decision) {
-                self.note_near_miss(query, entry, decision);
-            }
-            miss.place = Some(Placed { partition, embedding });
-        }
-        found
-    }
-
-    async fn nearest(
-        &self,
-        query: &Query,
-        prompt: &str,
-        partition: &Partition,
-        embedding: &Embedding,
-        now: SystemTime,
-    ) -> Found {
-        let candidates = match self.store.nearest(partition, embedding, CANDIDATES).await {
-            Ok(candidates) => candidates,
-            Err(error) => {
-                debug!(%error, "the store did not answer; the request goes upstream");
-                return Err(Miss::because(MissReason::StoreUnavailable));
-            }
-        };
-        // Prepared once, and only if a candidate comes so far that the guard is asked.
-        let asked = OnceLock::new();
-        let mut first = None;
-        for Candidate { entry, similarity } in candidates {
-            let judge = |entry: &Entry| {
-                let difference = || {
-                    let asked = asked.get_or_init(|| Prepared::new(prompt));
-                    asked.compare(&Prepared::new(&entry.prompt)).first()
-                };
-                self.judge(Evidence {
-                    entry,
-                    similarity: Some(similarity),
-                    difference: &difference,
-                    directives: &query.directives,
-                    now,
-                })
-            };
-            if entry.scope != query.scope || entry.endpoint != query.endpoint {
-                continue;
-            }
-            // Stored when another rule was in force.
-            if !self.rules.of(&entry.prompt, false).is_empty() {
-                continue;
-            }
-            let decision = match judge(&entry) {
-                Ok(decision) => decision,
-                Err(miss) => {
-                    first = first.or(Some(miss.of(&entry)));
-                    continue;
-                }
-            };
-            // The index may know less than the store, or something older: what is served is judged as it is now.
-            let whole = match self.store.load(partition, &entry).await {
-                Ok(Some(whole)) if whole.scope == query.scope && whole.endpoint == query.endpoint => whole,
-                Ok(_) => continue,
-                Err(error) => {
-                    debug!(%error, "the store did not answer; the request goes upstream");
-                    first = first.or(Some(Miss::because(MissReason::StoreUnavailable)));
-                    break;
-                }
-            };
-            let judged = if Arc::ptr_eq(&whole, &entry) { Ok(decision) } else { judge(&whole) };
-            match judged {
-                Ok(decision) => return Ok(self.hit(whole, Layer::Semantic, decision)),
-                Err(miss) => first = first.or(Some(miss.of(&entry))),
-            }
-        }
-        Err(first.unwrap_or_else(|| Miss::because(MissReason::NoCandidate)))
     }
 
     fn hit(&self, entry: Arc<Entry>, layer: Layer, decision: Decision) -> Hit {
@@ -422,18 +328,6 @@ impl Cache {
             self.store.record_hit(&entry.key);
         }
         Hit { entry, layer, decision }
-    }
-
-    fn judge(&self, evidence: Evidence<'_>) -> Result<Decision, Miss> {
-        let decision = self.policy.decide(evidence);
-        let Err(reason) = decision.verdict else { return Ok(decision) };
-        let alive = evidence.entry.remaining(evidence.now) > Duration::ZERO;
-        Err(Miss {
-            decision: Some(decision),
-            rule: decision.rule.map(guard::Rule::name),
-            by_directive: reason == MissReason::Expired && alive,
-            ..Miss::because(reason)
-        })
     }
 
     /// Takes an entry out that turned out to be of no use.

@@ -23,8 +23,11 @@ use crate::store::entry::{Entry, Placed};
 /// The similarity from which a candidate is looked at in mode observe: what is below no setting would serve.
 const OBSERVED_FROM: f32 = 0.5;
 
-/// Comparisons that may wait; each holds a reply. Beyond, they are given up and counted.
-const WAITING: usize = 64;
+/// KiB of replies that may wait to be compared. Beyond, comparisons are given up and counted.
+const WAITING_KIB: u32 = 32 << 10;
+
+/// KiB that each counts for at least, so that no more than 64 wait.
+const LEAST_KIB: u32 = WAITING_KIB / 64;
 
 /// Comparisons at once: requests need the embedder more.
 const WORKING: usize = 1;
@@ -112,7 +115,7 @@ impl Trials {
             audits: Audits::default(),
             near_misses: NearMisses::new(options.near_misses),
             verified: options.verified.map(Verified::new),
-            waiting: Arc::new(Semaphore::new(WAITING)),
+            waiting: Arc::new(Semaphore::new(usize::try_from(WAITING_KIB).unwrap_or(Semaphore::MAX_PERMITS))),
             working: Arc::new(Semaphore::new(WORKING)),
         }
     }
@@ -197,7 +200,13 @@ impl Cache {
 
     /// Compares what is on trial with the fresh reply, behind the request.
     pub fn conclude(self: &Arc<Self>, trial: Trial, query: &Query, fresh: Reply) {
-        let Ok(waiting) = Arc::clone(&self.trials.waiting).try_acquire_owned() else {
+        let Entry { prompt, reply, .. } = &*trial.hit.entry;
+        let held =
+            [prompt.len(), reply.document.len(), reply.text.len(), fresh.document.len(), fresh.text.len()];
+        let held = held.iter().fold(0_usize, |sum, length| sum.saturating_add(*length)) / 1024;
+        // One alone always fits.
+        let held = u32::try_from(held).unwrap_or(u32::MAX).clamp(LEAST_KIB, WAITING_KIB);
+        let Ok(waiting) = Arc::clone(&self.trials.waiting).try_acquire_many_owned(held) else {
             match (trial.purpose, &self.trials.verified) {
                 (Purpose::Observation { .. }, _) => self.trials.observations.dropped(),
                 (Purpose::Verification(_), Some(verified)) => verified.dropped(),
@@ -206,23 +215,27 @@ impl Cache {
             return;
         };
         let (cache, query) = (Arc::clone(self), query.clone());
-        tokio::spawn(async move {
+        self.behind.spawn(async move {
             // Never closed, so an error cannot be; without one the comparison goes on.
             let working = cache.trials.working.acquire().await;
             let comparison = cache.compare(&trial.hit.entry, &fresh).await;
             drop(working);
+            let Some(comparison) = comparison else { return };
             cache.take_note(&trial, &query, fresh, &comparison).await;
             drop(waiting);
         });
     }
 
-    async fn compare(&self, entry: &Entry, fresh: &Reply) -> Comparison {
-        let stored = entry.text();
+    /// `None` where the program is ending.
+    async fn compare(&self, entry: &Arc<Entry>, fresh: &Reply) -> Option<Comparison> {
+        // A store may keep a reply without its text, and to read a large document takes a while.
+        let read = Arc::clone(entry);
+        let stored = tokio::task::spawn_blocking(move || read.text().into_owned()).await.ok()?;
         let comparison = compare(self.embedder.as_ref(), (&entry.reply, &stored), (fresh, &fresh.text)).await;
         if comparison.similarity.is_some() {
             self.embeddings.fetch_add(2, Ordering::Relaxed);
         }
-        comparison
+        Some(comparison)
     }
 
     async fn take_note(
@@ -240,10 +253,9 @@ impl Cache {
             }
             Purpose::Verification(judgement) => self.learn(entry, &judgement, comparison.agreement),
             Purpose::Audit => {
-                if comparison.agreement == Agreement::Different {
-                    if self.poison(query, entry).await {
-                        self.trials.audits.poisoned();
-                    }
+                // Where the entry was removed meanwhile, the reply to its audit is not stored either.
+                if comparison.agreement == Agreement::Different && self.poison(query, entry).await {
+                    self.trials.audits.poisoned();
                     self.store_reply(query, fresh, None).await;
                 }
                 // Counted last: whoever sees the count sees what came of it.
@@ -262,16 +274,7 @@ impl Cache {
             }),
             None => None,
         };
-        let current = match self.store.get(&entry.key).await {
-            Ok(Some(current)) if current.created_at == entry.created_at && !current.poisoned => current,
-            Ok(_) => return false,
-            Err(error) => {
-                debug!(%error, "an entry was not marked as wrong");
-                return false;
-            }
-        };
-        let poisoned = Entry { poisoned: true, ..Entry::clone(&current) };
-        let put = self.store.put(poisoned, placed).await;
-        put.inspect_err(|error| debug!(%error, "an entry was not marked as wrong")).is_ok()
+        let poisoned = self.store.poison(&entry.key, entry.created_at, placed.as_ref()).await;
+        poisoned.inspect_err(|error| debug!(%error, "an entry was not marked as wrong")).unwrap_or(false)
     }
 }

@@ -15,17 +15,16 @@
 //! `1 - confidence` that may go wrong. Of what is trusted a share of [`AUDITED`] stays explored; where these audits
 //! speak against it, all trust is taken back and earned anew.
 //!
-//! **What is guaranteed.** With a probability of at least `confidence` no range of rungs is ever trusted whose
+//! **What is guaranteed.** For each process, which begins with what the store remembers: with a probability of at least `confidence` no range of rungs is ever trusted whose
 //! candidates are wrong at a higher rate than `max_error`, so that the expected share of wrong replies among those
 //! served by meaning stays within it; the share among a finite number of them varies around that by chance. This
 //! holds for whatever score, since scores only order candidates, provided that candidates of a range go on being
 //! as often wrong as they were when tested (an exchangeable stream; audits find changes, with delay), and that
-//! the comparison errs no more than [`Limits::comparison_error`] says and is not more often unclear for replies
-//! that differ.
+//! the comparison errs as [`Limits::comparison_error`] says and is not more often unclear for replies that differ.
 //!
 //! Called by [`super`] and by `eval`'s simulation. Pure but for the lock in [`Verified`].
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -63,8 +62,9 @@ const ABOVE: [f64; 3] = [2.0, 4.0, 10.0];
 /// The audits after which, on the average, trust is taken back for no reason where the error is just the limit.
 const ALARM: f64 = 1000.0;
 
-/// Observations remembered as counted, so that those which the store gives back are not counted again.
-const REMEMBERED: usize = 65_536;
+/// Observations remembered as counted, so that those which the store gives back are not counted again. Once there are as
+/// many only a process's own trials count: none is forgotten, so none can count twice.
+const REMEMBERED: usize = 1 << 18;
 
 /// What is to be kept to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -73,8 +73,9 @@ pub struct Limits {
     pub max_error: f64,
     /// The probability that it is kept to, 0 to 1.
     pub confidence: f64,
-    /// The share of comparisons that say the wrong thing, either way, 0 to 0.5; 0 counts each difference found as
-    /// one.
+    /// Of replies that say the same, a share that comparisons find to differ, 0 to 0.5: one that they reach at least,
+    /// since as many differences are allowed for, and what they err less may be wrong beyond `max_error`. Of replies
+    /// that differ they must miss no more than this. 0 counts each difference found as one.
     pub comparison_error: f64,
 }
 
@@ -199,7 +200,7 @@ impl Ladder {
     pub fn new(limits: Limits) -> Self {
         let error = limits.comparison_error.clamp(0.0, 0.5);
         Self {
-            // Of the right ones, too, a comparison finds some to differ.
+            // Of the right ones, too, a comparison finds some to differ: at least so many, else this is too much.
             limit: (limits.max_error * (1.0 - 2.0 * error) + error).clamp(0.0, 0.9),
             risk: (1.0 - limits.confidence).clamp(0.0, 1.0),
             trusted: RUNGS.len(),
@@ -326,32 +327,23 @@ pub struct Learned {
 struct State {
     ladder: Ladder,
     counted: HashSet<u32>,
-    order: VecDeque<u32>,
 }
 
 impl State {
     /// Counts what of an entry's observations is not counted yet.
     fn count(&mut self, observations: &[Observation]) {
         for (index, observation) in observations.iter().enumerate() {
-            if self.is_new(observation.id) {
+            if self.counted.len() < REMEMBERED && self.counted.insert(observation.id) {
                 let before = observations.get(..index).unwrap_or_default();
                 self.ladder.note(trust(before, observation.score), observation.same);
             }
         }
     }
 
-    /// Notes that an observation is counted; `false` where it was before.
+    /// Notes that an own observation is counted; `false` where it was before.
     fn is_new(&mut self, id: u32) -> bool {
-        if !self.counted.insert(id) {
-            return false;
-        }
-        self.order.push_back(id);
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.counted.remove(&oldest);
-        }
-        true
+        // Where there is no room it is not met again either: the store's are no longer counted.
+        self.counted.len() >= REMEMBERED || self.counted.insert(id)
     }
 }
 
@@ -359,7 +351,7 @@ impl Verified {
     /// One that trusts nothing yet.
     pub fn new(limits: Limits) -> Self {
         let ladder = Ladder::new(limits);
-        let state = State { ladder, counted: HashSet::new(), order: VecDeque::new() };
+        let state = State { ladder, counted: HashSet::new() };
         let (served, explored) = Default::default();
         Self {
             limits,
@@ -382,12 +374,15 @@ impl Verified {
             state.count(observations);
             state.ladder.choose(trust, draw)
         };
-        match choice {
-            Choice::Serve => _ = self.served.fetch_add(1, Ordering::Relaxed),
-            Choice::Explore => _ = self.explored.fetch_add(1, Ordering::Relaxed),
-            Choice::Decline => {}
+        if choice == Choice::Serve {
+            self.served.fetch_add(1, Ordering::Relaxed);
         }
         Judgement { choice, score, trust }
+    }
+
+    /// A candidate is explored: its reply goes on trial.
+    pub fn explored(&self) {
+        self.explored.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts what was observed of an entry before this process was started.

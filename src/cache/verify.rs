@@ -6,7 +6,7 @@
 use tracing::debug;
 
 use super::comparison::Agreement;
-use super::decision::MissReason;
+use super::decision::{Decision, MissReason};
 use super::trial::{Purpose, Trial};
 use super::verified::{Choice, Judgement};
 use super::{Cache, Found, Hit, Miss, Query};
@@ -23,20 +23,31 @@ impl Cache {
                 return Err(Miss::because(MissReason::StoreUnavailable));
             }
         };
-        let judgement = verified.decide(&evidence, hit.decision.confidence, fastrand::f32());
-        let miss = |reason| Miss { decision: Some(hit.decision), ..Miss::because(reason) };
+        let directives = &query.directives;
+        // Nothing is compared where upstream must not be asked, and what forbids traces leaves no evidence either: what
+        // is trusted serves such requests without a lot.
+        let comparable = !directives.only_if_cached
+            && !directives.no_store
+            && directives.ttl.is_none_or(|ttl| !ttl.is_zero());
+        let draw = if comparable { fastrand::f32() } else { 1.0 };
+        let judgement = verified.decide(&evidence, hit.decision.confidence, draw);
+        let miss = |reason| {
+            let decision = Decision { verdict: Err(reason), ..hit.decision };
+            Miss { decision: Some(decision), ..Miss::because(reason) }.of(&hit.entry)
+        };
         match judgement.choice {
             Choice::Serve => {
                 self.store.record_hit(&hit.entry.key);
                 Ok(hit)
             }
-            Choice::Decline => Err(miss(MissReason::LowConfidence).of(&hit.entry)),
+            Choice::Decline => Err(miss(MissReason::LowConfidence)),
             Choice::Explore => {
                 let miss = miss(MissReason::Exploring);
-                // What forbids traces leaves no evidence either.
-                let traceless =
-                    query.directives.no_store || query.directives.ttl.is_some_and(|ttl| ttl.is_zero());
-                let trial = (!traceless).then(|| Trial { hit, purpose: Purpose::Verification(judgement) });
+                if !comparable {
+                    return Err(miss);
+                }
+                verified.explored();
+                let trial = Some(Trial { hit, purpose: Purpose::Verification(judgement) });
                 Err(Miss { trial: trial.map(Box::new), ..miss })
             }
         }

@@ -193,7 +193,7 @@ impl AdminClient {
         tokio::time::timeout(TIMEOUT, self.client.request(request))
             .await
             .map_err(|_| unreachable(format!("it took longer than {TIMEOUT:?}")))?
-            .map_err(|error| unreachable(causes(&error)))
+            .map_err(|error| unreachable(harmless(&causes(&error))))
     }
 
     async fn document<T: DeserializeOwned>(
@@ -207,7 +207,7 @@ impl AdminClient {
         let body = tokio::time::timeout(TIMEOUT, Limited::new(body, LARGEST).collect())
             .await
             .map_err(|_| broken(format!("it took longer than {TIMEOUT:?}")))?
-            .map_err(|error| broken(error.to_string()))?
+            .map_err(|error| broken(harmless(&error.to_string())))?
             .to_bytes();
         if head.status.is_success() {
             let document: &[u8] = if head.status == StatusCode::NO_CONTENT { b"null" } else { &body };
@@ -221,7 +221,9 @@ impl AdminClient {
                 Err(AdminError::Missing(error))
             }
             (StatusCode::NOT_FOUND, _) | (_, None) => Err(AdminError::NotRejoinder(self.base.clone())),
-            (status, Some(Said { error })) => Err(AdminError::Refused { url, status, message: error }),
+            (status, Some(Said { error })) => {
+                Err(AdminError::Refused { url, status, message: harmless(&error) })
+            }
         }
     }
 }
@@ -239,7 +241,7 @@ impl Pieces {
         match tokio::time::timeout(TIMEOUT, next_data(&mut self.body, TIMEOUT)).await {
             Ok(None) => Ok(None),
             Ok(Some(Ok(data))) => Ok(Some(data)),
-            Ok(Some(Err(error))) => Err(broken(causes(&error))),
+            Ok(Some(Err(error))) => Err(broken(harmless(&causes(&error)))),
             Err(_) => Err(broken(format!("nothing came for {TIMEOUT:?}"))),
         }
     }
@@ -287,4 +289,14 @@ fn causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_other_side_says_cannot_command_a_terminal() {
+        assert_eq!(harmless("\u{1b}[2Jx\u{9b}\n\u{fc}"), "\u{FFFD}[2Jx\u{FFFD}\n\u{fc}");
+    }
 }

@@ -18,8 +18,9 @@ use serde::Serialize;
 
 use self::simulation::SimulationFlags;
 use super::{environment, failed, runtime};
-use crate::cache::calibration::CalibrationFile;
+use crate::cache::calibration::{Calibration, CalibrationFile};
 use crate::cache::decision::{Floors, MissReason, Policy};
+use crate::cache::guard::Rule;
 use crate::cache::outcome::Layer;
 use crate::config::{Config, EmbedderKind, Flags};
 use crate::eval::fit::fit;
@@ -28,7 +29,7 @@ use crate::eval::pairs::{self, BadLine, Format, Pair};
 use crate::eval::plot::Plot;
 use crate::eval::report::Material;
 use crate::eval::text::Text;
-use crate::server;
+use crate::models::Models;
 
 /// How many bad lines are named; the rest are counted.
 const NAMED: usize = 20;
@@ -142,8 +143,11 @@ impl Eval {
                 .with_context(|| format!("cannot write {}", path.display()))
                 .map_err(broken)?;
         }
-        let calibration =
-            self.calibrate.as_ref().map(|path| calibrate(path, &embedder, &pairs, &judged)).transpose();
+        let calibration = self
+            .calibrate
+            .as_ref()
+            .map(|path| calibrate(path, &embedder, &pairs, &judged, policy.calibration))
+            .transpose();
         let material = Material {
             file: self.file.display().to_string(),
             embedder,
@@ -241,9 +245,9 @@ struct Found {
 fn judge(config: &Config, pairs: Arc<[Pair]>, both_ways: bool) -> anyhow::Result<Found> {
     let runtime = runtime().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let embedder = server::embedder(config)?.context("no embedder is configured")?;
-        let policy = server::policy(config, Some(&embedder))?;
-        let judge = Arc::new(Judge::new(embedder, policy, config.cache.rules())?);
+        let models = Models::load(config)?;
+        let policy = models.policy(config)?;
+        let judge = Arc::new(Judge::new(models, policy, config.cache.rules())?);
         let name = judge.embedder().to_owned();
         let progress = progress(pairs.len(), "pairs");
         let options = Options { workers: workers(config), both_ways };
@@ -258,8 +262,9 @@ fn calibrate(
     embedder: &str,
     pairs: &[Pair],
     judged: &[Judged],
+    calibration: Calibration,
 ) -> anyhow::Result<CalibrationFile> {
-    let fit = fit(pairs, judged).context("cannot calibrate")?;
+    let fit = fit(pairs, judged, calibration).context("cannot calibrate")?;
     let file = CalibrationFile::new(embedder.to_owned(), fit.curve, fit.pairs, fit.positive, fit.error);
     std::fs::write(path, file.to_text()?).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(file)
@@ -289,11 +294,18 @@ fn write_rows(path: &Path, pairs: &[Pair], judged: &[Judged], floors: Floors) ->
         "similarity",
         "confidence",
         "rule",
+        "score",
+        "soft_rules",
     ])?;
     for (pair, judged) in pairs.iter().zip(judged) {
         let prompts = [(&pair.a, &pair.b), (&pair.b, &pair.a)];
         for ((stored, asked), judgement) in prompts.into_iter().zip(judged.ways()) {
             let similarity = judgement.similarity.map(|similarity| format!("{similarity:.6}"));
+            let score = judgement.likeness.and_then(|likeness| likeness.score);
+            let score = score.map(|score| format!("{:.6}", score.0));
+            let differences =
+                judgement.likeness.and_then(|likeness| likeness.differences).unwrap_or_default();
+            let soft: Vec<_> = differences.soft.iter().map(Rule::name).collect();
             out.write_record([
                 pair.line.to_string().as_str(),
                 stored,
@@ -305,6 +317,8 @@ fn write_rows(path: &Path, pairs: &[Pair], judged: &[Judged], floors: Floors) ->
                 similarity.as_deref().unwrap_or_default(),
                 &format!("{:.6}", judgement.confidence),
                 judgement.rule.unwrap_or_default(),
+                &score.unwrap_or_default(),
+                &soft.join(" "),
             ])?;
         }
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::admin_client::{AdminClient, AdminError, AdminFlags, print, wait};
+use super::admin_client::{AdminClient, AdminError, AdminFlags, harmless, print, wait};
 use super::{environment, failed};
 
 /// Show what a running proxy has served and saved.
@@ -39,7 +39,7 @@ impl Stats {
         let printed = wait(async { Ok(self.ask().await?) }).and_then(|report| {
             let text =
                 if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
-            print(&text)
+            print(&harmless(&text))
         });
         match printed {
             Ok(()) => ExitCode::SUCCESS,

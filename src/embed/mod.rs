@@ -6,13 +6,15 @@
 mod builtin;
 mod remote;
 
-pub use builtin::BuiltinOptions;
 pub use remote::{ApiKey, RemoteOptions};
 
 use std::sync::Arc;
 
 use builtin::Builtin;
 use remote::{Api, Remote};
+
+use crate::encoder::threads::Threads;
+use crate::encoder::weights::DamagedModel;
 
 /// Cosine similarity of two embeddings of one model, -1 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -69,10 +71,7 @@ pub enum EmbedError {
 pub enum EmbedderError {
     /// The weights inside the program are not those it was built for.
     #[error(transparent)]
-    Model(#[from] builtin::DamagedModel),
-    /// The system gave no threads.
-    #[error("the embedder's threads could not be started: {0}")]
-    Threads(Arc<std::io::Error>),
+    Model(#[from] DamagedModel),
     /// The server's URL is none that can be used.
     #[error("{url} is no URL of an embedder: {reason}")]
     Url {
@@ -112,9 +111,9 @@ enum Kind {
 }
 
 impl Embedder {
-    /// The model inside the program. Loading it takes a fraction of a second.
-    pub fn builtin(options: &BuiltinOptions) -> Result<Self, EmbedderError> {
-        Ok(Self::of(Kind::Builtin(Builtin::start(options)?)))
+    /// The model inside the program, on these threads. Loading it takes a fraction of a second.
+    pub fn builtin(threads: Threads) -> Result<Self, EmbedderError> {
+        Ok(Self::of(Kind::Builtin(Builtin::load(threads)?)))
     }
 
     /// A model that an Ollama server runs, by `/api/embed`; where that is missing by the older

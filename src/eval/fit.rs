@@ -1,4 +1,4 @@
-//! Fits the curve from similarity to probability (Platt scaling: J. Platt, Advances in Large Margin Classifiers,
+//! Fits the curve from what confidence is reckoned from to probability (Platt scaling: J. Platt, Advances in Large Margin Classifiers,
 //! 1999) to the pairs that no rule stopped, since confidence is asked only of them.
 //!
 //! Called by `cli::eval` for `--calibrate`.
@@ -8,9 +8,8 @@ use std::collections::HashMap;
 use super::judge::Judged;
 use super::measure::reliability;
 use super::pairs::Pair;
-use crate::cache::decision::Calibration;
+use crate::cache::calibration::{Basis, Calibration};
 use crate::cache::outcome::Layer;
-use crate::embed::Similarity;
 
 /// The least number of pairs of each label; a curve through fewer says nothing.
 pub const LEAST: u32 = 20;
@@ -18,7 +17,7 @@ pub const LEAST: u32 = 20;
 /// Parts of the pairs, each left out once to test what the others gave.
 const FOLDS: usize = 5;
 
-/// The similarity about which the curve is fitted: nearer to the data than 0, where rounding would tell.
+/// The similarity about which a curve over it is fitted: nearer to the data than 0, where rounding would tell.
 const CENTRE: f64 = 0.85;
 
 /// A slight pull of the slope towards 0, which keeps it finite where similarity tells the labels apart.
@@ -51,20 +50,22 @@ pub enum FitError {
         /// Without.
         negative: u32,
     },
-    /// Similarity tells nothing, or the opposite.
-    #[error("more similar pairs do not have one answer more often: these similarities cannot be calibrated")]
+    /// What was judged tells nothing, or the opposite.
+    #[error(
+        "pairs judged more alike do not have one answer more often: these judgements cannot be calibrated"
+    )]
     NoSlope,
 }
 
 #[derive(Clone, Copy)]
 struct Point {
-    similarity: f64,
+    basis: f64,
     same: bool,
     group: usize,
 }
 
 /// Fits a curve. Deterministic.
-pub fn fit(pairs: &[Pair], judged: &[Judged]) -> Result<Fit, FitError> {
+pub fn fit(pairs: &[Pair], judged: &[Judged], calibration: Calibration) -> Result<Fit, FitError> {
     let groups = groups(pairs);
     let points: Vec<Point> = pairs
         .iter()
@@ -72,8 +73,8 @@ pub fn fit(pairs: &[Pair], judged: &[Judged]) -> Result<Fit, FitError> {
         .zip(groups)
         .filter(|((_, judged), _)| judged.there.found == Ok(Layer::Semantic))
         .filter_map(|((pair, judged), group)| {
-            let similarity = f64::from(judged.there.similarity?);
-            Some(Point { similarity, same: pair.same, group })
+            let basis = f64::from(calibration.basis_of(judged.there.likeness?)?);
+            Some(Point { basis, same: pair.same, group })
         })
         .collect();
     let positive = u32::try_from(points.iter().filter(|point| point.same).count()).unwrap_or(u32::MAX);
@@ -82,21 +83,25 @@ pub fn fit(pairs: &[Pair], judged: &[Judged]) -> Result<Fit, FitError> {
     if positive < LEAST || negative < LEAST {
         return Err(FitError::TooFew { positive, negative });
     }
-    let curve = curve(&points);
+    let curve = curve(&points, calibration.basis);
     if !curve.intercept.is_finite() || !curve.slope.is_finite() || curve.slope <= 0.0 {
         return Err(FitError::NoSlope);
     }
-    Ok(Fit { curve, pairs: all, positive, error: cross_validated(&points) })
+    Ok(Fit { curve, pairs: all, positive, error: cross_validated(&points, calibration.basis) })
 }
 
 /// The curve of most likelihood, by Newton's method.
-fn curve(points: &[Point]) -> Calibration {
+fn curve(points: &[Point], basis: Basis) -> Calibration {
+    let centre = match basis {
+        Basis::Similarity => CENTRE,
+        Basis::Verifier => 0.0,
+    };
     let (mut intercept, mut slope) = (0.0_f64, 0.0_f64);
     for _ in 0..100 {
         let (mut down, mut tilt) = (0.0, -PULL * slope);
         let (mut flat, mut mixed, mut steep) = (1e-9, 0.0, PULL);
-        for Point { similarity, same, .. } in points.iter().copied() {
-            let x = similarity - CENTRE;
+        for Point { basis, same, .. } in points.iter().copied() {
+            let x = basis - centre;
             let p = 1.0 / (1.0 + (-(intercept + slope * x)).exp());
             let off = f64::from(u8::from(same)) - p;
             let weight = p * (1.0 - p);
@@ -117,7 +122,7 @@ fn curve(points: &[Point]) -> Calibration {
             break;
         }
     }
-    Calibration { intercept: narrow(intercept - CENTRE * slope), slope: narrow(slope) }
+    Calibration { basis, intercept: narrow(intercept - centre * slope), slope: narrow(slope) }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "single precision is what the decision reckons in")]
@@ -125,15 +130,14 @@ fn narrow(value: f64) -> f32 {
     value as f32
 }
 
-fn cross_validated(points: &[Point]) -> f64 {
+fn cross_validated(points: &[Point], basis: Basis) -> f64 {
     let mut held = Vec::with_capacity(points.len());
     for fold in 0..FOLDS {
         let out = |point: &Point| point.group % FOLDS == fold;
         let kept: Vec<Point> = points.iter().copied().filter(|point| !out(point)).collect();
-        let curve = curve(&kept);
+        let curve = curve(&kept, basis);
         for point in points.iter().filter(|point| out(point)) {
-            let similarity = Similarity(narrow(point.similarity));
-            held.push((f64::from(curve.probability(similarity)), point.same));
+            held.push((f64::from(curve.at(narrow(point.basis))), point.same));
         }
     }
     reliability(&held, 1).map_or(0.0, |found| found.expected_calibration_error)
@@ -181,6 +185,8 @@ fn root(parents: &mut [usize], mut at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::decision::Likeness;
+    use crate::embed::Similarity;
     use crate::eval::judge::Judgement;
 
     fn judged(similarity: f32) -> Judged {
@@ -189,6 +195,7 @@ mod tests {
             similarity: Some(similarity),
             confidence: 0.0,
             rule: None,
+            likeness: Some(Likeness::of(Similarity(similarity))),
         };
         Judged { there: judgement, back: None }
     }
@@ -200,17 +207,17 @@ mod tests {
     /// Labels drawn by a known curve, in fixed shares at each similarity.
     #[test]
     fn a_known_curve_is_found_again() {
-        let truth = Calibration { intercept: -8.0, slope: 10.0 };
+        let truth = Calibration { basis: Basis::Similarity, intercept: -8.0, slope: 10.0 };
         let (mut pairs, mut all) = (Vec::new(), Vec::new());
         for step in 0_u16..=40 {
             let similarity = 0.6 + f32::from(step) / 100.0;
             for draw in 0_u16..200 {
-                let same = f32::from(draw) + 0.5 < 200.0 * truth.probability(Similarity(similarity));
+                let same = f32::from(draw) + 0.5 < 200.0 * truth.at(similarity);
                 pairs.push(pair(&format!("a{step} {draw}"), &format!("b{step} {draw}"), same));
                 all.push(judged(similarity));
             }
         }
-        let found = fit(&pairs, &all).unwrap();
+        let found = fit(&pairs, &all, Calibration::SIMILARITY).unwrap();
         assert!((found.curve.slope - 10.0).abs() < 0.1, "{found:?}");
         assert!((found.curve.intercept + 8.0).abs() < 0.1, "{found:?}");
         assert!(found.error < 0.02, "{found:?}");
@@ -221,7 +228,7 @@ mod tests {
     fn what_cannot_be_calibrated_says_why() {
         let pairs: Vec<_> = (0..60).map(|n| pair(&format!("a{n}"), &format!("b{n}"), n % 2 == 0)).collect();
         let wrong: Vec<_> = pairs.iter().map(|pair| judged(if pair.same { 0.5 } else { 0.9 })).collect();
-        assert_eq!(fit(&pairs, &wrong), Err(FitError::NoSlope));
+        assert_eq!(fit(&pairs, &wrong, Calibration::SIMILARITY), Err(FitError::NoSlope));
         let stopped = Judged {
             there: Judgement {
                 found: Err(crate::cache::decision::MissReason::GuardRejected),
@@ -230,10 +237,13 @@ mod tests {
             back: None,
         };
         let all = vec![stopped; 60];
-        assert_eq!(fit(&pairs, &all), Err(FitError::TooFew { positive: 0, negative: 0 }));
+        assert_eq!(
+            fit(&pairs, &all, Calibration::SIMILARITY),
+            Err(FitError::TooFew { positive: 0, negative: 0 })
+        );
         // Told apart wholly: steep, and finite.
         let right: Vec<_> = pairs.iter().map(|pair| judged(if pair.same { 0.9 } else { 0.5 })).collect();
-        let found = fit(&pairs, &right).unwrap();
+        let found = fit(&pairs, &right, Calibration::SIMILARITY).unwrap();
         assert!(found.curve.slope > 10.0 && found.curve.slope.is_finite(), "{found:?}");
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::pairs::Pair;
-use crate::cache::decision::{Floors, MissReason, Policy};
+use crate::cache::decision::{Floors, Likeness, MissReason, Policy};
 use crate::cache::directives::Directives;
 use crate::cache::key::Identity;
 use crate::cache::outcome::Layer;
@@ -24,6 +24,7 @@ use crate::cache::{Cache, Parts, Query, normalise};
 use crate::dialect::json::Json;
 use crate::dialect::{Endpoint, Form, Reply};
 use crate::embed::{EmbedError, Embedder, Embedding, Similarity};
+use crate::models::Models;
 use crate::store::{OpenError, Selector, Store, StoreOptions};
 
 /// Embeddings kept for prompts that come again: 100 MB of them for 384 components.
@@ -46,16 +47,22 @@ pub struct Judgement {
     pub confidence: f32,
     /// The rule that spoke against it: of the guard, or of the prompts never matched by meaning.
     pub rule: Option<&'static str>,
+    /// How the prompts compare, as far as it was asked.
+    pub likeness: Option<Likeness>,
 }
 
 impl Judgement {
     /// The layer that serves at an operating point, or why none does.
     pub fn outcome(&self, floors: Floors) -> Result<Layer, MissReason> {
+        let similarity = Similarity(self.similarity.unwrap_or(f32::NAN));
         match self.found {
-            // The guard is asked only of what reaches the floors.
-            Ok(Layer::Semantic) | Err(MissReason::GuardRejected) => {
-                let similarity = Similarity(self.similarity.unwrap_or(f32::NAN));
+            Ok(Layer::Semantic) => {
                 floors.check(similarity, self.confidence)?;
+                self.found
+            }
+            // The guard is asked only of what is similar enough, and leaves no confidence.
+            Err(MissReason::GuardRejected) => {
+                Floors { confidence: f32::NEG_INFINITY, ..floors }.check(similarity, self.confidence)?;
                 self.found
             }
             found => found,
@@ -87,6 +94,9 @@ impl Judged {
 /// Why pairs cannot be judged.
 #[derive(Debug, thiserror::Error)]
 pub enum JudgeError {
+    /// The exact layer is alone.
+    #[error("no embedder is configured")]
+    NoEmbedder,
     /// The store.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -128,14 +138,15 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// A cache of this embedder, policy and rules, over a store of its own in memory.
-    pub fn new(embedder: Embedder, policy: Policy, rules: Rules) -> Result<Self, JudgeError> {
+    /// A cache of these models, policy and rules, over a store of its own in memory.
+    pub fn new(models: Models, policy: Policy, rules: Rules) -> Result<Self, JudgeError> {
         let store = Store::open(&StoreOptions::default())?;
-        let embedder = embedder.remembering(REMEMBERED);
+        let embedder = models.embedder.ok_or(JudgeError::NoEmbedder)?.remembering(REMEMBERED);
         let cache = Cache::new(Parts {
             secret: None,
             store,
             embedder: Some(embedder.clone()),
+            verifier: models.verifier,
             policy: policy.at(Floors::NONE),
             rules,
             // A pair lives for milliseconds; its entry must not expire meanwhile.
@@ -227,6 +238,7 @@ impl Judge {
                 return Err(unreadable("the embedder failed"));
             }
             Err(MissReason::StoreUnavailable) => return Err(unreadable("the store failed")),
+            Err(MissReason::VerifierUnavailable) => return Err(unreadable("the verifier failed")),
             _ => {}
         }
         Ok(Judgement {
@@ -234,6 +246,7 @@ impl Judge {
             similarity: decision.map(|decision| decision.similarity).or(cosine).map(|cosine| cosine.0),
             confidence: decision.map_or(0.0, |decision| decision.confidence),
             rule,
+            likeness: decision.and_then(|decision| decision.likeness),
         })
     }
 

@@ -317,7 +317,13 @@ mod tests {
     }
 
     fn judgement(similarity: f32) -> Judgement {
-        Judgement { found: Ok(Layer::Semantic), similarity: Some(similarity), confidence: 0.5, rule: None }
+        Judgement {
+            found: Ok(Layer::Semantic),
+            similarity: Some(similarity),
+            confidence: 0.5,
+            likeness: None,
+            rule: None,
+        }
     }
 
     #[test]

@@ -363,7 +363,10 @@ mod tests {
             Err(MissReason::ExactOnly) => Some("moment"),
             _ => None,
         };
-        Judged { there: Judgement { found, similarity: Some(similarity), confidence, rule }, back: None }
+        Judged {
+            there: Judgement { found, similarity: Some(similarity), confidence, likeness: None, rule },
+            back: None,
+        }
     }
 
     fn pair(same: bool, kind: &str) -> Pair {

@@ -57,6 +57,8 @@ pub struct Simulation {
     pub needs: u32,
     /// The runs.
     pub runs: Vec<Run>,
+    /// Runs that served anything by meaning: one that served nothing cannot exceed.
+    pub served: u32,
     /// The share of runs whose served semantic answers were wrong more often than `max_error`.
     pub exceeded: f64,
     /// The share of wrong ones among all served semantic answers of all runs; absent where none was served.
@@ -223,6 +225,7 @@ pub async fn simulate(
         plan,
         prompts: u32::try_from(needs.prompts.len()).unwrap_or(u32::MAX),
         needs: u32::try_from(needs.wordings.len()).unwrap_or(u32::MAX),
+        served: u32::try_from(runs.iter().filter(|run| run.end.served > 0).count()).unwrap_or(u32::MAX),
         exceeded: rounded(exceeded),
         error: share(sum(|counts| counts.wrong), served),
         hit_rate: share(served, requests),
@@ -335,7 +338,9 @@ mod tests {
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
         let mut counts = vec![0; needs.prompts.len()];
-        draw(1).into_iter().for_each(|prompt| counts[prompt] += 1);
+        for prompt in draw(1) {
+            counts[prompt] += 1;
+        }
         counts.sort_unstable();
         assert!((300..500).contains(&counts[100]), "{counts:?}");
     }

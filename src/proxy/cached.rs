@@ -20,7 +20,7 @@ use crate::cache::coalesce::{End, Joined};
 use crate::cache::directives::Directives;
 use crate::cache::key::Identity;
 use crate::cache::outcome::{Forward, Outcome, Timings};
-use crate::cache::trial::Trial;
+use crate::cache::trial::{Purpose, Trial};
 use crate::cache::{Hit, Miss, Query};
 use crate::dialect::json::Json;
 use crate::dialect::openai::usage::UsageFilter;
@@ -285,6 +285,8 @@ impl Proxy {
             }
             (None, form) => form,
         };
+        let audit = trial.as_ref().is_some_and(|trial| trial.purpose == Purpose::Audit);
+        let permit = if audit { self.upstream.spare_permit() } else { self.upstream.permit() }?;
         Ok(Fetch {
             upstream: Arc::clone(&self.upstream),
             cache: Arc::clone(&self.cache),
@@ -298,7 +300,7 @@ impl Proxy {
             storable: prepared.is_storable(),
             limit: self.settings.max_entry_bytes,
             idle: self.settings.idle,
-            permit: self.upstream.permit()?,
+            permit,
         })
     }
 

@@ -35,6 +35,8 @@ pub struct Upstream {
     first_byte: Duration,
     idle: Duration,
     permits: Arc<Semaphore>,
+    /// How many permits there are.
+    most: usize,
 }
 
 /// The configuration's upstream is no URL that requests can go to.
@@ -67,6 +69,7 @@ impl Upstream {
             .timer(TokioTimer::new())
             .pool_idle_timeout(config.timeouts.keep_alive)
             .build(connector);
+        let most = config.limits.max_upstream_requests.min(Semaphore::MAX_PERMITS);
         Ok(Self {
             client,
             scheme: url.scheme().cloned().ok_or_else(error)?,
@@ -76,9 +79,8 @@ impl Upstream {
             url: url.to_string().into(),
             first_byte: config.timeouts.first_byte,
             idle: config.timeouts.idle,
-            permits: Arc::new(Semaphore::new(
-                config.limits.max_upstream_requests.min(Semaphore::MAX_PERMITS),
-            )),
+            permits: Arc::new(Semaphore::new(most)),
+            most,
         })
     }
 
@@ -93,6 +95,17 @@ impl Upstream {
     /// As many are upstream as may be.
     pub fn permit(&self) -> Result<OwnedSemaphorePermit, ProxyError> {
         Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ProxyError::Overloaded)
+    }
+
+    /// Room for one more request that no client waits for: while at least half of all room is free.
+    ///
+    /// # Errors
+    /// More than half of what may be upstream is.
+    pub fn spare_permit(&self) -> Result<OwnedSemaphorePermit, ProxyError> {
+        if self.permits.available_permits() < self.most.div_ceil(2) {
+            return Err(ProxyError::Overloaded);
+        }
+        self.permit()
     }
 
     /// Where a request to `uri` goes: the same path and query, as sent, behind the prefix.

@@ -7,7 +7,6 @@ mod socket;
 mod stack;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +18,12 @@ use tracing::{info, warn};
 use connection::{Listener, Settings};
 
 use crate::admin::{Admin, Readiness};
-use crate::cache::calibration::{CalibrationError, CalibrationFile};
-use crate::cache::decision::{Calibration, Policy};
 use crate::cache::trial::TrialOptions;
 use crate::cache::verified::Limits;
 use crate::cache::{Cache, Parts, guard};
 use crate::config::{Config, EmbedderKind, Mode};
-use crate::embed::{ApiKey, BuiltinOptions, Embedder, EmbedderError, RemoteOptions};
+use crate::embed::Embedder;
+use crate::models::{Models, ModelsError};
 use crate::proxy::{Proxy, UpstreamUrlError};
 use crate::store::redis::{RedisOptions, RedisUrl};
 use crate::store::{OpenError, Store, StoreOptions};
@@ -48,12 +46,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
-    /// The embedder cannot be made.
+    /// The embedder, the verifier or their calibration.
     #[error(transparent)]
-    Embedder(#[from] EmbedderError),
-    /// The calibration cannot be used.
-    #[error(transparent)]
-    Calibration(#[from] CalibrationError),
+    Models(#[from] ModelsError),
     /// The store or the embedder failed while it was made.
     #[error("the store or the embedder could not be made: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -166,6 +161,7 @@ impl Server {
             warn!("operators' requests were still open; closing their connections");
             self.operators.abort();
         }
+        self.cache.behind().end().await;
         if let Err(error) = self.cache.store().close().await {
             warn!(%error, "the store was not written out whole");
         }
@@ -192,11 +188,20 @@ pub fn limits(config: &Config) -> Limits {
 async fn open_cache(config: &Config) -> Result<Cache, StartError> {
     // Reading the model and the store takes a while and must not hold up anything else that runs here.
     let settings = config.clone();
-    let embedder = tokio::task::spawn_blocking(move || {
+    let models = tokio::task::spawn_blocking(move || {
         guard::warm_up();
-        embedder(&settings)
+        Models::load(&settings)
     });
-    let embedder = embedder.await??;
+    let models = models.await??;
+    let policy = models.policy(config).map_err(ModelsError::from)?;
+    if policy.min_confidence >= 1.0 {
+        warn!(
+            max_error = config.max_error,
+            "no confidence was found to keep to this error: nothing will be reused by meaning; raise max_error, or set \
+             cache.min_confidence"
+        );
+    }
+    let Models { embedder, verifier } = models;
     let secret = config.secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
     let store = if let Some(url) = &config.redis_url {
         Store::connect(redis_options(config, url, embedder.as_ref(), secret.clone())).await?
@@ -209,7 +214,6 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
         };
         tokio::task::spawn_blocking(move || Store::open(&options)).await??
     };
-    let policy = policy(config, embedder.as_ref())?;
     if let Some(embedder) = &embedder
         && config.embedder != EmbedderKind::Builtin
         && config.cache.calibration.is_none()
@@ -220,10 +224,11 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
              pairs by `rejoinder eval PAIRS --calibrate FILE`, and name the file as cache.calibration"
         );
     }
-    Ok(Cache::new(Parts {
+    let parts = Parts {
         secret,
         store,
         embedder,
+        verifier,
         policy,
         rules: config.cache.rules(),
         ttl: config.ttl,
@@ -234,7 +239,9 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
             near_misses: config.cache.near_misses,
             verified: (config.mode == Mode::Verified).then(|| limits(config)),
         },
-    }))
+    };
+    // What the store remembers is recalled, which takes a while too.
+    Ok(tokio::task::spawn_blocking(move || Cache::new(parts)).await?)
 }
 
 fn redis_options(
@@ -267,41 +274,4 @@ fn redis_options(
         secret,
         ..RedisOptions::new(url)
     }
-}
-
-/// How sure one must be, by the configuration and the calibration that it names.
-pub(crate) fn policy(config: &Config, embedder: Option<&Embedder>) -> Result<Policy, CalibrationError> {
-    let calibration = match (&config.cache.calibration, embedder) {
-        (Some(path), Some(embedder)) => CalibrationFile::read(path, embedder.name())?,
-        _ => Calibration::BUILTIN,
-    };
-    Ok(Policy {
-        threshold: config.similarity_threshold,
-        may_lower: config.cache.allow_lower_threshold,
-        min_confidence: config.cache.min_confidence,
-        freshness_floor: config.cache.freshness_floor,
-        calibration,
-    })
-}
-
-/// The embedder of the configuration; `None` where it has none.
-pub(crate) fn embedder(config: &Config) -> Result<Option<Embedder>, EmbedderError> {
-    let settings = &config.embedding;
-    let remote = || RemoteOptions {
-        // The configuration was refused if its key cannot be sent.
-        api_key: config.embedder_api_key.as_ref().and_then(|key| ApiKey::new(key.expose())),
-        timeout: settings.timeout,
-        window: settings.window_chars,
-        ..RemoteOptions::new(config.embedder_url.clone(), config.embedder_model.as_str())
-    };
-    Ok(match config.embedder {
-        EmbedderKind::Off => None,
-        EmbedderKind::Builtin => {
-            let threads = NonZeroUsize::new(settings.threads).unwrap_or(BuiltinOptions::default().threads);
-            let options = BuiltinOptions { threads, queue: settings.queue, timeout: settings.timeout };
-            Some(Embedder::builtin(&options)?)
-        }
-        EmbedderKind::Ollama => Some(Embedder::ollama(remote())?),
-        EmbedderKind::OpenAi => Some(Embedder::openai(remote())?),
-    })
 }

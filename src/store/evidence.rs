@@ -31,17 +31,19 @@ pub struct Evidence(Vec<Observation>);
 impl Observation {
     /// As it is stored: whether it agrees, score, id; numbers little-endian.
     pub(super) fn to_bytes(self) -> [u8; OBSERVATION_BYTES] {
-        let [a, b, c, d] = self.score.to_le_bytes();
-        let [e, f, g, h] = self.id.to_le_bytes();
-        [if self.same { AGREED } else { DIFFERED }, a, b, c, d, e, f, g, h]
+        let mut bytes = [if self.same { AGREED } else { DIFFERED }; OBSERVATION_BYTES];
+        let content = self.score.to_le_bytes().into_iter().chain(self.id.to_le_bytes());
+        bytes.iter_mut().skip(1).zip(content).for_each(|(byte, written)| *byte = written);
+        bytes
     }
 
     /// What [`Self::to_bytes`] wrote; `None` for what it never writes.
     pub(super) fn of_bytes(bytes: [u8; OBSERVATION_BYTES]) -> Option<Self> {
-        let [kind, a, b, c, d, e, f, g, h] = bytes;
-        let score = f32::from_le_bytes([a, b, c, d]);
+        let [kind, content @ ..] = bytes;
+        let (score, id) = content.split_first_chunk::<4>()?;
+        let (score, id) = (f32::from_le_bytes(*score), id.first_chunk::<4>()?);
         let known = (kind == AGREED || kind == DIFFERED) && (0.0..=1.0).contains(&score);
-        known.then_some(Self { id: u32::from_le_bytes([e, f, g, h]), score, same: kind == AGREED })
+        known.then_some(Self { id: u32::from_le_bytes(*id), score, same: kind == AGREED })
     }
 }
 

@@ -141,6 +141,20 @@ impl Store {
         }
     }
 
+    /// Marks an entry as wrong, if that very entry (key and time) is there and is not marked yet; `false` where not, and
+    /// nothing is changed. `placed` is its embedding, which a store in process has to be given again.
+    pub async fn poison(
+        &self,
+        key: &Key,
+        created_at: SystemTime,
+        placed: Option<&Placed>,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Self::Embedded(store) => Ok(store.poison(key, created_at, placed)),
+            Self::Redis(store) => store.poison(key, created_at).await,
+        }
+    }
+
     /// Removes an entry. `false` where there is none of this id.
     pub async fn remove(&self, id: &EntryId) -> Result<bool, StoreError> {
         match self {

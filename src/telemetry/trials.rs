@@ -37,6 +37,7 @@ struct ObservationLabels {
 #[derive(Debug, Default)]
 pub(super) struct TrialMetrics {
     audits: Family<AgreementLabels, Counter>,
+    asked: Counter,
     skipped: Counter,
     poisoned: Counter,
     false_hit_rate: Share,
@@ -63,6 +64,7 @@ impl TrialMetrics {
             self.audits.clone(),
         );
         for (name, help, counter) in [
+            ("audit_upstream_requests", "Requests that audits sent upstream", &self.asked),
             ("audits_skipped", "Hits drawn for an audit for which there was no room", &self.skipped),
             ("audits_poisoned", "Entries that an audit contradicted", &self.poisoned),
         ] {
@@ -94,6 +96,7 @@ impl TrialMetrics {
             let labels = AgreementLabels { agreement: agreement.as_str() };
             set(&self.audits.get_or_create(&labels), counts.tally.of(agreement));
         }
+        set(&self.asked, counts.tally.found);
         set(&self.skipped, counts.skipped);
         set(&self.poisoned, counts.poisoned);
         let rate = counts.tally.error();

@@ -84,7 +84,8 @@ impl<'a> Pairing<'a> {
         found.spoken(self.counted().map(|rule| (rule, true)));
         found.spoken(verbatim::left_over(&left, &right, self.one, self.other));
         if found.certain.is_none() && left.len().max(right.len()) > MOST_LEFT {
-            found.soft.insert(Rule::Doubt);
+            // Too much to be looked through, and so nobody's to judge.
+            found.certain = Some(Rule::Doubt);
             return found.verdict();
         }
         match denial(self) {

@@ -31,21 +31,17 @@
 //! (before, they stopped 33 % and 18 %). Most paraphrases still stopped name a figure that the other prompt implies
 //! (a year, an age) or deny what the other says the other way round.
 //!
-//! # Calibration
-//! For all-MiniLM-L6-v2 (cosines in float32), `scripts/calibrate` fits on what passes the guard with those lists
-//! emptied: P(same answer | similarity s, guard passed) = 1 / (1 + exp(-(a + b s))) with a = -9.260 and
-//! b = 12.557, that is .69 at .80, .80 at .85, .89 at .90 and .94 at .95. It rests on 153 pairs (95 % intervals by
-//! resampling: .73 to .88 at .85) and on their mix of paraphrases and look-alikes; cross-validated by
-//! group its expected calibration error is .03 (of the fit alone: the rules are not refitted). On Quora question pairs, to which it was not fitted
-//! (though a sample of the guard's errors there was read and general faults mended), it is too confident:
-//! by .15 to .18 between .70 and .85, .14 up to .90, .10 up to .95 and .03 above.
+//! # What it is worth
+//! A certain rule forbids the reuse. What the soft rules are worth beside the verifier and the similarity, or without a
+//! verifier, [`super::calibration`] says.
 //!
-//! The word lists in `data/` are English. A prompt in another language is compared word by word, without
-//! synonyms, and any word left over on both sides tells it apart.
+//! The word lists in `data/` are English. A prompt in another language ([`is_english`]) is compared word by word,
+//! without synonyms, and the semantic layer takes its soft rules for certain.
 
 mod counts;
 mod denial;
 mod differ;
+mod english;
 mod figures;
 mod leaning;
 mod lexicon;
@@ -59,6 +55,7 @@ mod scan;
 mod shape;
 mod verbatim;
 
+pub use english::is_english;
 pub use leaning::{Leaning, Leanings, exact_only, leanings};
 pub use number::numbers;
 pub use prepare::Prepared;

@@ -55,11 +55,11 @@ impl Amount {
 pub fn numbers(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for line in text.lines() {
-        let mut chunks = line.split_whitespace().peekable();
-        if chunks.peek().is_some_and(|first| is_list_number(first)) {
-            chunks.next();
-        }
-        for chunk in chunks {
+        let chunks = line.split_whitespace();
+        let mut rest = chunks.clone();
+        // With nothing after it, it is no item's number but the answer.
+        let listed = rest.next().is_some_and(is_list_number) && rest.next().is_some();
+        for chunk in chunks.skip(usize::from(listed)) {
             let mark = |c: char| c.is_alphanumeric() || "-$\u{20ac}\u{a3}\u{a5}\u{20b9}%\u{b0}".contains(c);
             let Some(parts) = read(chunk.trim_matches(|c| !mark(c))) else { continue };
             let named = parts

@@ -18,6 +18,12 @@ impl Verdict {
     /// No difference that carries meaning was found.
     pub const ALIKE: Self = Self { certain: None, soft: RuleSet::NONE };
 
+    /// The same where nobody can judge what the soft rules doubt: each of them then is as good as certain.
+    #[must_use]
+    pub fn in_doubt(self) -> Self {
+        self.first().map_or(self, |rule| Self { certain: Some(rule), soft: RuleSet::NONE })
+    }
+
     /// Whether no rule speaks.
     pub const fn is_alike(self) -> bool {
         self.certain.is_none() && self.soft.is_empty()

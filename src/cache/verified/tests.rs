@@ -121,6 +121,19 @@ fn what_others_observed_counts_once() {
     (0..100).for_each(|_| assert_eq!(third.decide(&few, 0.9, 0.5).choice, Choice::Explore));
 }
 
+#[test]
+fn nothing_counts_twice_however_much_was_observed() {
+    let mut state = State { ladder: Ladder::new(LIMITS), counted: HashSet::new() };
+    let all: Vec<_> = (0..u32::try_from(REMEMBERED).unwrap()).map(|id| observation(id, 0.4, true)).collect();
+    for one in &all {
+        state.count(&[*one]);
+    }
+    let ranges = state.ladder.ranges;
+    assert!(state.is_new(u32::MAX), "an own trial counts");
+    state.count(&[observation(0, 0.97, true), observation(u32::MAX, 0.97, true)]);
+    assert_eq!(state.ladder.ranges, ranges);
+}
+
 /// Where every rung's true error is the limit or above it, any trust is a mistake: it must come about in no more
 /// than one of twenty runs, however long, and however often the ladder is looked at.
 #[test]

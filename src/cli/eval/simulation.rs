@@ -14,6 +14,7 @@ use crate::eval::pairs::Pair;
 use crate::eval::simulate::plot::Plot;
 use crate::eval::simulate::text::Text;
 use crate::eval::simulate::{Plan, simulate};
+use crate::models::Models;
 use crate::server;
 
 /// The flags of a simulation.
@@ -36,7 +37,7 @@ pub(super) struct SimulationFlags {
     #[arg(long, value_name = "NUMBER", default_value_t = 5_000, requires = "simulate_verified")]
     lifetime: u32,
 
-    /// The share of comparisons in which the judge errs; cache.comparison_error is what the decision knows of it
+    /// The share of comparisons in which the judge errs, whatever the decision is told of it
     #[arg(
         long,
         value_name = "SHARE",
@@ -79,9 +80,9 @@ impl SimulationFlags {
         };
         let runtime = runtime().context("cannot start the runtime")?;
         runtime.block_on(async {
-            let embedder = server::embedder(config)?.context("no embedder is configured")?;
-            let policy = server::policy(config, Some(&embedder))?;
-            let judge = Judge::new(embedder, policy, config.cache.rules())?;
+            let models = Models::load(config)?;
+            let policy = models.policy(config)?;
+            let judge = Judge::new(models, policy, config.cache.rules())?;
             let progress = progress(usize::try_from(plan.runs).unwrap_or(usize::MAX), "runs");
             let simulation = simulate(&judge, pairs, plan, || progress.inc(1)).await;
             progress.finish_and_clear();

@@ -92,7 +92,7 @@ impl Plot<'_> {
             let mut path = String::new();
             for (x, y) in points {
                 let step = if path.is_empty() { 'M' } else { 'L' };
-                path.push_str(&format!("{step}{x:.1} {y:.1}"));
+                path.extend([format!("{step}{x:.1} {y:.1}")]);
             }
             if !path.is_empty() {
                 writeln!(

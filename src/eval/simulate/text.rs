@@ -50,9 +50,11 @@ impl Display for Text<'_> {
         )?;
         writeln!(
             f,
-            "Wrong of these: {}; runs that ended over the limit: {}",
+            "Wrong of these: {}; runs that ended over the limit: {}; runs that served anything: {} of {}",
             percent(self.0.error),
-            percent(Some(self.0.exceeded))
+            percent(Some(self.0.exceeded)),
+            self.0.served,
+            runs.len()
         )
     }
 }

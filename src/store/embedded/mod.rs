@@ -107,6 +107,14 @@ impl Embedded {
         self.0.place(key, created_at, placed)
     }
 
+    pub(super) fn poison(&self, key: &Key, created_at: SystemTime, placed: Option<&Placed>) -> bool {
+        let poisoned = self.0.poison(key, created_at);
+        if let Some(placed) = placed.filter(|_| poisoned) {
+            self.0.place(key, created_at, placed);
+        }
+        poisoned
+    }
+
     pub(super) fn is_empty_partition(&self, partition: &Partition) -> bool {
         self.0.index.len(partition) == 0
     }
@@ -245,6 +253,29 @@ impl Inner {
         }
         if let Some(disk) = self.disk.get() {
             disk.place(slot, partition, codes);
+        }
+        true
+    }
+
+    /// Puts an entry's poisoned copy in its place, without its embedding.
+    fn poison(&self, key: &Key, created_at: SystemTime) -> bool {
+        let guard = self.key_lock(key).map(Mutex::lock);
+        // No newer entry of this key comes in between; it can only be evicted or removed, and is not replaced then.
+        let old = self.memory.peek(key).map(|slot| Arc::clone(&slot.entry));
+        let Some(old) = old.filter(|entry| entry.created_at == created_at && !entry.poisoned) else {
+            return false;
+        };
+        let entry = Arc::new(Entry { poisoned: true, ..Entry::clone(&old) });
+        let slot = Arc::new(Slot::new(entry, self.next_sequence(), None));
+        let (replaced, out) = self.memory.replace(Arc::clone(&slot));
+        drop(guard);
+        self.retire_pushed_out(&out, &slot);
+        if !replaced || slot.is_gone() {
+            slot.leave();
+            return false;
+        }
+        if let Some(disk) = self.disk.get() {
+            disk.put(slot);
         }
         true
     }

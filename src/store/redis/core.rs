@@ -164,6 +164,26 @@ impl Core {
         Ok(evidence)
     }
 
+    /// Marks the entry of this key and time as wrong; `false` where it is not there, or is marked already.
+    pub(super) async fn poison(&self, key: &Key, created_at: SystemTime) -> Result<bool, StoreError> {
+        let (id, created_at) = (key.id(), milliseconds(created_at));
+        let Some(entry) = self.read(&id).await? else { return Ok(false) };
+        if entry.key != *key || milliseconds(entry.created_at) != created_at || entry.poisoned {
+            return Ok(false);
+        }
+        let mut call = Call::default().key(self.names.entry(&id)).argument(created_at.to_string());
+        for (field, value) in self.seal().write(&Entry { poisoned: true, ..entry }) {
+            // What is of any length stays as it is.
+            if !matches!(field, "query" | "response") {
+                call = call.argument(field).argument(value);
+            }
+        }
+        let amended = self.link.run::<i64>(&self.scripts.amend, &call).await;
+        // What became of it is not known after an error either.
+        self.hot.forget(&id);
+        Ok(amended? == 1)
+    }
+
     /// Takes an entry out of this process.
     pub(super) fn forget(&self, id: &EntryId, partition: Option<&Partition>) {
         self.hot.forget(id);

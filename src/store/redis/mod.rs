@@ -283,6 +283,11 @@ impl Redis {
         Ok(found.filter(|entry| entry.prompt == candidate.prompt))
     }
 
+    pub(super) async fn poison(&self, key: &Key, created_at: SystemTime) -> Result<bool, StoreError> {
+        self.0.lanes.flush_briefly().await;
+        self.0.core.poison(key, created_at).await
+    }
+
     pub(super) async fn remove(&self, id: &EntryId) -> Result<bool, StoreError> {
         self.0.lanes.flush_briefly().await;
         self.0.core.remove(id).await

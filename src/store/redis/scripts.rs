@@ -27,6 +27,9 @@ pub(super) struct Scripts {
     /// Adds an observation to an entry that is still the one it was made of. Keys: entry. Arguments: the entry's
     /// `created_at`, the observation as sealed, the most bytes kept. Gives 1, or 0 where the entry is another by now.
     pub(super) observe: Script,
+    /// Writes fields of an entry that is still the one they were made of. Keys: entry. Arguments: the entry's
+    /// `created_at`, then fields and values. Gives 1, or 0 where the entry is another by now.
+    pub(super) amend: Script,
     /// Takes out of an index those whose entries are gone or no longer belong there. Keys: index, hit counts, then
     /// the entries. Arguments: the partition, or nothing for the index of entries without an embedding, then their
     /// ids. Gives how many.
@@ -112,6 +115,12 @@ redis.call('HSET', KEYS[1], 'evidence', all)
 return 1
 ";
 
+const AMEND: &str = r"
+if redis.call('HGET', KEYS[1], 'created_at') ~= ARGV[1] then return 0 end
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return 1
+";
+
 // An embedding names its partition in its bytes 18 to 49.
 const TIDY: &str = r"
 local gone = 0
@@ -159,6 +168,7 @@ impl Scripts {
             put: Script::new(&format!("{COMMON}{PUT}")),
             place: Script::new(&format!("{COMMON}{PLACE}")),
             observe: Script::new(OBSERVE),
+            amend: Script::new(AMEND),
             tidy: Script::new(&format!("{COMMON}{TIDY}")),
             agree: Script::new(AGREE),
             hits: Script::new(&format!("{COMMON}{HITS}")),

@@ -56,3 +56,21 @@ async fn evidence_survives_a_restart_with_its_entry_alone() {
     assert!(observed(&store, 2).await.is_empty());
     assert_eq!((store.usage().entries, store.usage().corrupt_skipped), (2, 0));
 }
+
+#[tokio::test]
+async fn that_very_entry_is_poisoned_and_none_that_left() {
+    let store = memory_only();
+    let sound = Entry { poisoned: false, ..entry(1) };
+    let poison = async |entry: &Entry| store.poison(&entry.key, entry.created_at, None).await.unwrap();
+    let poisoned = async || store.get(&key(1)).await.unwrap().map(|entry| entry.poisoned);
+    assert!(!poison(&sound).await, "there is no such entry");
+    assert_eq!(poisoned().await, None, "nor does one come about");
+    store.put(sound.clone(), None).await.unwrap();
+    assert!(poison(&sound).await);
+    assert_eq!(poisoned().await, Some(true));
+    assert!(!poison(&sound).await, "it is already");
+    let newer = Entry { created_at: sound.created_at + Duration::from_millis(1), ..sound.clone() };
+    store.put(newer, None).await.unwrap();
+    assert!(!poison(&sound).await, "that was another's");
+    assert_eq!(poisoned().await, Some(false));
+}

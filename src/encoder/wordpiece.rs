@@ -1,6 +1,6 @@
 //! Text to the word pieces of BERT uncased: the model's alphabet.
 //!
-//! Called by the built-in embedder alone. An own implementation rather than a crate's, because the window needs
+//! Called by the models inside the program. An own implementation rather than a crate's, because the window needs
 //! byte offsets into the text as it came, because text of a client must never become a control token (a prompt
 //! that says `[SEP]` is five characters here, where the reference makes it a separator), and because what it
 //! does is small. Ids are checked against the Python `tokenizers` package in the tests. Over all of Unicode they
@@ -25,9 +25,12 @@ const WINDOW_BYTES: usize = 16 * 1024;
 /// Letters of a word beyond which it is unknown as a whole (`max_input_chars_per_word`).
 const LONGEST_WORD: usize = 100;
 
-const UNKNOWN: u32 = 100;
-const START: u32 = 101;
-const END: u32 = 102;
+/// What stands for a word in none of whose parts the model is at home.
+pub const UNKNOWN: u32 = 100;
+/// The piece before a text.
+pub const START: u32 = 101;
+/// The piece after a text, and between two.
+pub const END: u32 = 102;
 
 /// The vocabulary, ready for look-ups.
 #[derive(Debug)]
@@ -232,10 +235,8 @@ fn is_chinese(character: char) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::sync::LazyLock;
 
-    static VOCABULARY: LazyLock<WordPiece> =
-        LazyLock::new(|| WordPiece::new(include_str!("../../../models/vocab.txt")));
+    use super::super::VOCABULARY;
 
     #[derive(serde::Deserialize)]
     struct Line {
@@ -245,7 +246,7 @@ mod tests {
 
     #[test]
     fn ids_are_those_of_the_reference() {
-        let lines = include_str!("../../../tests/data/wordpieces.jsonl");
+        let lines = include_str!("../../tests/data/wordpieces.jsonl");
         let mut checked = 0;
         for line in lines.lines() {
             let Line { text, ids } = serde_json::from_str(line).unwrap();

@@ -1,12 +1,9 @@
-//! The model's file: 8-bit weights in groups that share a scale and a minimum, and the vectors beside them.
+//! Files of models: 8-bit weights in groups that share a scale and a minimum, and the vectors beside them.
 //!
-//! Read by `model` once at start. `scripts/make-model` writes the file and is the description of its order:
-//! magic and version, seven little-endian `u32` of the architecture, then tensors without gaps. A matrix is its
-//! rows' bytes, then one bfloat16 scale per group, then one bfloat16 minimum per group; `weight = minimum +
-//! scale * byte`. Vectors are little-endian `f32`.
-
-/// Version included: another content gets another number, and [`super::NAME`] with it.
-const MAGIC: &[u8] = b"RJMINI01";
+//! Read once at start by the embedder's and the verifier's models. `scripts/make-model` and `scripts/train-verifier`
+//! write the files and are the description of their order: magic and version, seven little-endian `u32` of the
+//! architecture, then tensors without gaps. A matrix is its rows' bytes, then one bfloat16 scale per group, then one
+//! bfloat16 minimum per group; `weight = minimum + scale * byte`. Vectors are little-endian `f32`.
 
 /// The architecture the program is built for; the file repeats it.
 pub const LAYERS: usize = 6;
@@ -20,9 +17,9 @@ pub const INTERMEDIATE: usize = 1536;
 pub const VOCABULARY: usize = 30522;
 const GROUP: usize = 64;
 
-/// The model's file is not what this program was built for.
+/// A model's file is not what this program was built for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the built-in model's file is damaged: {0}")]
+#[error("a built-in model's file is damaged: {0}")]
 pub struct DamagedModel(pub &'static str);
 
 /// Reads the file front to back.
@@ -30,10 +27,10 @@ pub struct DamagedModel(pub &'static str);
 pub struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Checks magic and architecture.
-    pub fn new(file: &'a [u8]) -> Result<Self, DamagedModel> {
+    /// Checks magic, which names a model and the version of its content, and architecture.
+    pub fn new(file: &'a [u8], magic: &[u8]) -> Result<Self, DamagedModel> {
         let mut reader = Self(file);
-        if reader.take(MAGIC.len())? != MAGIC {
+        if reader.take(magic.len())? != magic {
             return Err(DamagedModel("it does not begin with the name and version of the format"));
         }
         for expected in [LAYERS, HIDDEN, HEADS, INTERMEDIATE, VOCABULARY, super::wordpiece::WINDOW, GROUP] {
@@ -125,13 +122,16 @@ mod tests {
 
     #[test]
     fn other_files_are_refused() {
-        let file = super::super::WEIGHTS;
-        assert!(Reader::new(file).is_ok());
-        assert_eq!(Reader::new(&[]).unwrap_err(), DamagedModel("it is cut short"));
-        assert!(Reader::new(b"RJMINI02 and more").is_err());
-        let mut other = file[..64].to_vec();
-        other[8] = 12;
-        assert_eq!(Reader::new(&other).unwrap_err(), DamagedModel("its architecture is another"));
+        let magic = b"RJTEST01";
+        let numbers =
+            [LAYERS, HIDDEN, HEADS, INTERMEDIATE, VOCABULARY, super::super::wordpiece::WINDOW, GROUP];
+        let numbers = numbers.map(|number| u32::try_from(number).unwrap().to_le_bytes());
+        let mut file = [magic.as_slice(), numbers.as_flattened()].concat();
+        assert!(Reader::new(&file, magic).is_ok());
+        assert_eq!(Reader::new(&[], magic).unwrap_err(), DamagedModel("it is cut short"));
+        assert!(Reader::new(&file, b"RJTEST02").is_err());
+        file[8] = 12;
+        assert_eq!(Reader::new(&file, magic).unwrap_err(), DamagedModel("its architecture is another"));
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! The forward pass of all-MiniLM-L6-v2: word pieces to a vector of length one.
+//! BERT's layers: vectors of word pieces in, the same in their context out.
 //!
-//! Called by the inference threads of `super`. Plain BERT, one text at a time and therefore without padding and
-//! masks; the matrix products are rten-gemm's, weights packed for its kernels once at start. Written out rather
-//! than run by rten's graph runtime on the same kernels, which took 3.2 instead of 2.6 ms for 12 word pieces and
-//! 35 instead of 16 ms for 128 (least of 200, one core of a Zen 5 server).
+//! Called by the embedder's and the verifier's models, which look pieces up before and read the result after. Plain
+//! BERT, one text at a time and therefore without padding and masks; the matrix products are rten-gemm's, weights
+//! packed for its kernels once at start. Written out rather than run by rten's graph runtime on the same kernels,
+//! which took 3.2 instead of 2.6 ms for 12 word pieces and 35 instead of 16 ms for 128 (least of 200, one core of a
+//! Zen 5 server).
 //!
 //! Sources: Vaswani et al. 2017, "Attention is all you need"; Devlin et al. 2018, "BERT"; Reimers and Gurevych
 //! 2019, "Sentence-BERT" (mean pooling); Wang et al. 2020, "MiniLM".
@@ -13,8 +14,7 @@ use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_tensor::{Matrix, NdTensorView};
 use rten_vecmath::{Gelu, Normalize, NormalizeOptions, Softmax, Sum, SumSquareSub};
 
-use super::weights::{DamagedModel, HEADS, HIDDEN, INTERMEDIATE, LAYERS, Quantised, Reader, VOCABULARY};
-use super::wordpiece::WINDOW;
+use super::weights::{DamagedModel, HEADS, HIDDEN, INTERMEDIATE, LAYERS, Reader};
 
 const HEAD_WIDTH: usize = HIDDEN / HEADS;
 /// One over the square root of a head's width, 32.
@@ -36,10 +36,8 @@ pub enum InferenceError {
     Shape,
 }
 
-/// The loaded model; shared by all inference threads.
-pub struct Model {
-    words: Quantised<'static>,
-    positions: Vec<f32>,
+/// Six layers, and the normalisation before them.
+pub struct Encoder {
     norm: Norm,
     layers: Vec<Layer>,
 }
@@ -55,7 +53,7 @@ struct Layer {
 }
 
 /// A matrix product and what is added to it.
-struct Dense {
+pub struct Dense {
     weights: PackedBMatrix<f32>,
     bias: Vec<f32>,
 }
@@ -70,8 +68,9 @@ struct Norm {
 #[derive(Default)]
 pub struct Workspace {
     /// The kernel for this machine, the same in all threads and the one the weights were packed for.
-    gemm: GemmExecutor,
-    hidden: Vec<f32>,
+    pub gemm: GemmExecutor,
+    /// A row of [`HIDDEN`] numbers for each piece.
+    pub hidden: Vec<f32>,
     attention: Vec<f32>,
     scores: Vec<f32>,
     head: Vec<f32>,
@@ -79,65 +78,30 @@ pub struct Workspace {
     inner: Vec<f32>,
 }
 
-impl Model {
-    /// Widens the weights of the file and packs them for this machine's widest vector instructions. The word
-    /// vectors, half of the file, stay in it: a text needs only a few of them.
-    pub fn load(file: &'static [u8]) -> Result<Self, DamagedModel> {
-        let gemm = GemmExecutor::new();
-        let mut reader = Reader::new(file)?;
-        let words = reader.matrix(VOCABULARY, HIDDEN)?;
-        let positions = reader.vector(WINDOW * HIDDEN)?;
-        let norm = Norm::load(&mut reader)?;
+impl Encoder {
+    /// Widens the weights of a file and packs them for this machine's widest vector instructions.
+    pub fn load(reader: &mut Reader<'_>, gemm: &GemmExecutor) -> Result<Self, DamagedModel> {
+        let norm = Norm::load(reader)?;
         let mut layers = Vec::with_capacity(LAYERS);
         for _ in 0..LAYERS {
             layers.push(Layer {
-                attention: Dense::load(&mut reader, &gemm, HIDDEN, 3 * HIDDEN)?,
-                projection: Dense::load(&mut reader, &gemm, HIDDEN, HIDDEN)?,
-                projection_norm: Norm::load(&mut reader)?,
-                expansion: Dense::load(&mut reader, &gemm, HIDDEN, INTERMEDIATE)?,
-                contraction: Dense::load(&mut reader, &gemm, INTERMEDIATE, HIDDEN)?,
-                contraction_norm: Norm::load(&mut reader)?,
+                attention: Dense::load(reader, gemm, HIDDEN, 3 * HIDDEN)?,
+                projection: Dense::load(reader, gemm, HIDDEN, HIDDEN)?,
+                projection_norm: Norm::load(reader)?,
+                expansion: Dense::load(reader, gemm, HIDDEN, INTERMEDIATE)?,
+                contraction: Dense::load(reader, gemm, INTERMEDIATE, HIDDEN)?,
+                contraction_norm: Norm::load(reader)?,
             });
         }
-        reader.finish()?;
-        Ok(Self { words, positions, norm, layers })
+        Ok(Self { norm, layers })
     }
 
-    /// The mean of the word pieces' vectors after the last layer. Not yet scaled to length one.
+    /// Turns the vectors of `length` pieces in `work.hidden` into those after the last layer.
     ///
-    /// Runs on the calling thread where that is in a rayon pool of its own, see `super::worker`.
-    pub fn infer(&self, ids: &[u32], work: &mut Workspace) -> Result<Vec<f32>, InferenceError> {
-        self.look_up(ids, &mut work.hidden)?;
+    /// Runs on the calling thread where that is in a rayon pool of its own, see [`super::threads`].
+    pub fn apply(&self, length: usize, work: &mut Workspace) -> Result<(), InferenceError> {
         self.norm.apply(&mut work.hidden);
-        for layer in &self.layers {
-            layer.apply(ids.len(), work)?;
-        }
-        let mut pooled = vec![0.0; HIDDEN];
-        for row in work.hidden.chunks_exact(HIDDEN) {
-            for (sum, value) in pooled.iter_mut().zip(row) {
-                *sum += value;
-            }
-        }
-        // Dividing by their number is left out: only the direction counts.
-        Ok(pooled)
-    }
-
-    fn look_up(&self, ids: &[u32], hidden: &mut Vec<f32>) -> Result<(), InferenceError> {
-        resize(hidden, ids.len() * HIDDEN);
-        let positions = self.positions.chunks_exact(HIDDEN);
-        if ids.len() > positions.len() {
-            return Err(InferenceError::UnknownPiece);
-        }
-        for ((id, row), position) in ids.iter().zip(hidden.chunks_exact_mut(HIDDEN)).zip(positions) {
-            usize::try_from(*id)
-                .ok()
-                .and_then(|id| self.words.widen_row(id, row))
-                .ok_or(InferenceError::UnknownPiece)?;
-            for (value, offset) in row.iter_mut().zip(position) {
-                *value += offset;
-            }
-        }
-        Ok(())
+        self.layers.iter().try_for_each(|layer| layer.apply(length, work))
     }
 }
 
@@ -196,14 +160,16 @@ fn attend(length: usize, work: &mut Workspace) -> Result<(), InferenceError> {
 
 /// What a product is added to, its bias apart.
 #[derive(Clone, Copy)]
-enum Onto {
+pub enum Onto {
+    /// Nothing: what was there does not matter.
     Nothing,
     /// What the output holds: the connection past the layer.
     Output,
 }
 
 impl Dense {
-    fn load(
+    /// The next matrix of a file, which maps rows of `inputs` numbers to rows of `outputs`, and its bias.
+    pub fn load(
         reader: &mut Reader<'_>,
         gemm: &GemmExecutor,
         inputs: usize,
@@ -215,7 +181,8 @@ impl Dense {
         Ok(Self { weights: gemm.prepack_b(weights.transposed()), bias: reader.vector(outputs)? })
     }
 
-    fn apply(
+    /// Maps the rows of `input` to those of `output`.
+    pub fn apply(
         &self,
         gemm: &GemmExecutor,
         input: &[f32],
@@ -264,78 +231,7 @@ fn matrix(values: &[f32], rows: usize, columns: usize) -> Result<Matrix<'_>, Inf
     Matrix::try_from_data([rows, columns], values).map_err(|_| InferenceError::Shape)
 }
 
-/// What was there does not matter: every product writes its whole output.
-fn resize(buffer: &mut Vec<f32>, length: usize) {
+/// Makes room. What was there does not matter: every product writes its whole output.
+pub fn resize(buffer: &mut Vec<f32>, length: usize) {
     buffer.resize(length, 0.0);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{VOCABULARY as PIECES, WEIGHTS};
-    use super::*;
-    use crate::embed::Embedding;
-    use std::collections::HashMap;
-
-    /// Rows of a CSV file (RFC 4180) as make-model writes it.
-    fn rows(text: &str) -> Vec<Vec<String>> {
-        let (mut rows, mut row, mut field, mut quoted) = (vec![], vec![], String::new(), false);
-        let mut characters = text.chars().peekable();
-        while let Some(character) = characters.next() {
-            match character {
-                '"' if quoted && characters.next_if_eq(&'"').is_some() => field.push('"'),
-                '"' => quoted = !quoted,
-                ',' if !quoted => row.push(std::mem::take(&mut field)),
-                '\n' if !quoted => {
-                    row.push(std::mem::take(&mut field));
-                    rows.push(std::mem::take(&mut row));
-                }
-                other => field.push(other),
-            }
-        }
-        rows
-    }
-
-    #[test]
-    fn similarities_are_those_of_the_float32_model() {
-        let model = Model::load(WEIGHTS).unwrap();
-        let mut work = Workspace::default();
-        let mut embeddings: HashMap<String, Embedding> = HashMap::new();
-        let mut embed = |text: &String| {
-            let embedding =
-                || Embedding::new(model.infer(&PIECES.split(text).ids, &mut work).unwrap()).unwrap();
-            embeddings.entry(text.clone()).or_insert_with(embedding).clone()
-        };
-        let rows = rows(include_str!("../../../tests/data/embedding_pairs.csv"));
-        assert_eq!(rows.len(), 101);
-        let mut drifts: Vec<f32> = rows[1..]
-            .iter()
-            .map(|row| {
-                let ours = embed(&row[0]).similarity(&embed(&row[1])).unwrap().0;
-                (ours - row[2].parse::<f32>().unwrap()).abs()
-            })
-            .collect();
-        drifts.sort_by(f32::total_cmp);
-        let (mean, most) = (drifts.iter().sum::<f32>() / 100.0, drifts[99]);
-        println!("drift of pair similarities: mean {mean:.5}, 99 % {:.5}, max {most:.5}", drifts[98]);
-        assert!(mean <= 0.002, "{mean}");
-        assert!(most <= 0.01, "{most}");
-    }
-
-    #[test]
-    fn an_inference_leaves_nothing_for_the_next() {
-        let model = Model::load(WEIGHTS).unwrap();
-        let mut work = Workspace::default();
-        let short = PIECES.split("a short text").ids;
-        let fresh = model.infer(&short, &mut work).unwrap();
-        model.infer(&PIECES.split(&"a much longer text ".repeat(100)).ids, &mut work).unwrap();
-        assert_eq!(model.infer(&short, &mut work).unwrap(), fresh);
-    }
-
-    #[test]
-    fn pieces_the_model_does_not_have_are_an_error() {
-        let model = Model::load(WEIGHTS).unwrap();
-        let mut work = Workspace::default();
-        assert!(matches!(model.infer(&[101, 30522, 102], &mut work), Err(InferenceError::UnknownPiece)));
-        assert!(matches!(model.infer(&[7; WINDOW + 1], &mut work), Err(InferenceError::UnknownPiece)));
-    }
 }

@@ -1,0 +1,187 @@
+//! The semantic layer: the nearest prompts of the same scope, judged.
+//!
+//! Evidence is gathered in the order of its cost, and no further than something speaks against the entry: what the
+//! index knows, then the guard, then the verifier, then the entry as the store has it now.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tracing::debug;
+
+use super::decision::{Decision, Evidence, Likeness, MissReason};
+use super::guard::{Prepared, is_english};
+use super::outcome::Layer;
+use super::{ARRIVAL_TIMEOUT, Cache, Found, Miss, Query};
+use crate::embed::Embedding;
+use crate::store::entry::{Candidate, Entry, Partition, Placed};
+use crate::verify::VerifyError;
+
+/// How many of the nearest entries are judged: the nearest may be expired or a look-alike, and the next right.
+const CANDIDATES: usize = 4;
+
+/// How many of them the verifier is asked of: it takes milliseconds.
+const VERIFIED: usize = 2;
+
+/// What is asked, as far as it is known already.
+struct Asked<'a> {
+    query: &'a Query,
+    prompt: &'a str,
+    /// As the guard reads it; made if a candidate comes so far.
+    prepared: Option<Prepared>,
+    /// Whether it is in the language that the verifier has learnt.
+    english: bool,
+    now: SystemTime,
+    /// How often the verifier may yet be asked.
+    verifications: usize,
+}
+
+impl Cache {
+    /// The semantic layer: the nearest prompts of the same scope, judged.
+    pub async fn semantic(&self, query: &Query, now: SystemTime) -> Found {
+        let (Some(embedder), Some(prompt)) = (&self.embedder, query.prompt.as_deref()) else {
+            return Err(Miss::because(MissReason::NoCandidate));
+        };
+        if !self.may_be_served(query).await {
+            return Err(Miss::because(MissReason::CredentialUnverified));
+        }
+        if let Some(leaning) = self.rules.of(prompt, query.repeated).first() {
+            return Err(Miss { rule: Some(leaning.name()), ..Miss::because(MissReason::ExactOnly) });
+        }
+        let partition = self.partition(query, embedder, prompt);
+        let earlier = self.pending.earlier(&partition);
+        if earlier.is_none() {
+            match self.store.is_empty_partition(&partition).await {
+                // Nothing to compare with: the embedding can wait until the reply has gone.
+                Ok(true) => return Err(Miss::because(MissReason::NoCandidate)),
+                Ok(false) => {}
+                Err(error) => {
+                    debug!(%error, "the store did not answer; the request goes upstream");
+                    return Err(Miss::because(MissReason::StoreUnavailable));
+                }
+            }
+        }
+        let embedding = match self.embed(embedder, prompt).await {
+            Ok(embedding) => embedding,
+            Err(error) => {
+                debug!(%error, "the prompt was not embedded; the request goes upstream");
+                return Err(Miss::because(MissReason::EmbedderUnavailable));
+            }
+        };
+        if let Some(earlier) = earlier {
+            // Late arrivals are merely not found.
+            let _ = tokio::time::timeout(ARRIVAL_TIMEOUT, earlier.arrived()).await;
+        }
+        let mut found = {
+            let english = is_english(prompt);
+            let asked = Asked { query, prompt, prepared: None, english, now, verifications: VERIFIED };
+            self.nearest(asked, &partition, &embedding).await
+        };
+        if self.trials.verified().is_some()
+            && let Ok(hit) = found
+        {
+            found = self.verify(query, hit).await;
+        }
+        if let Err(miss) = &mut found {
+            if let (Some(entry), Some(decision)) = (&miss.candidate, &miss.decision) {
+                self.note_near_miss(query, entry, decision);
+            }
+            miss.place = Some(Placed { partition, embedding });
+        }
+        found
+    }
+
+    async fn nearest(&self, mut asked: Asked<'_>, partition: &Partition, embedding: &Embedding) -> Found {
+        let candidates = match self.store.nearest(partition, embedding, CANDIDATES).await {
+            Ok(candidates) => candidates,
+            Err(error) => {
+                debug!(%error, "the store did not answer; the request goes upstream");
+                return Err(Miss::because(MissReason::StoreUnavailable));
+            }
+        };
+        let query = asked.query;
+        let mut first = None;
+        for Candidate { entry, similarity } in candidates {
+            if entry.scope != query.scope || entry.endpoint != query.endpoint {
+                continue;
+            }
+            // Stored when another rule was in force.
+            if !self.rules.of(&entry.prompt, false).is_empty() {
+                continue;
+            }
+            let likeness = match self.likeness(&mut asked, &entry, Likeness::of(similarity)).await {
+                Ok(likeness) => likeness,
+                Err(miss) => {
+                    // Where one was not verified in time, neither will the next be.
+                    let given_up = miss.reason == MissReason::VerifierUnavailable;
+                    first = first.or(Some(miss.of(&entry)));
+                    if given_up {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            // The index may know less than the store, or something older: what is served is judged as it is now.
+            let whole = match self.store.load(partition, &entry).await {
+                Ok(Some(whole)) if whole.scope == query.scope && whole.endpoint == query.endpoint => whole,
+                Ok(_) => continue,
+                Err(error) => {
+                    debug!(%error, "the store did not answer; the request goes upstream");
+                    first = first.or(Some(Miss::because(MissReason::StoreUnavailable)));
+                    break;
+                }
+            };
+            match self.policy.decide(asked.evidence(&whole, likeness)).or_miss(&whole, asked.now) {
+                Ok(decision) => return Ok(self.hit(whole, Layer::Semantic, decision)),
+                Err(miss) => first = first.or(Some(miss.of(&entry))),
+            }
+        }
+        Err(first.unwrap_or_else(|| Miss::because(MissReason::NoCandidate)))
+    }
+
+    /// How the prompts compare, or the miss as soon as something speaks against the entry.
+    async fn likeness(
+        &self,
+        asked: &mut Asked<'_>,
+        entry: &Arc<Entry>,
+        mut likeness: Likeness,
+    ) -> Result<Likeness, Miss> {
+        let screen = |asked: &Asked<'_>, likeness| {
+            self.policy.screen(asked.evidence(entry, likeness)).or_miss(entry, asked.now)
+        };
+        screen(asked, likeness)?;
+        let stored = Prepared::new(&entry.prompt);
+        let prepared = asked.prepared.get_or_insert_with(|| Prepared::new(asked.prompt));
+        let differences = prepared.compare(&stored);
+        let judged = asked.english && is_english(&entry.prompt);
+        likeness.differences = Some(if judged { differences } else { differences.in_doubt() });
+        let decision = screen(asked, likeness)?;
+        let Some(verifier) = self.verifier.as_ref().filter(|_| self.policy.calibration.needs_score()) else {
+            return Ok(likeness);
+        };
+        let refused = |reason| {
+            let decision = Decision { verdict: Err(reason), ..decision };
+            Miss { decision: Some(decision), ..Miss::because(reason) }
+        };
+        asked.verifications =
+            asked.verifications.checked_sub(1).ok_or_else(|| refused(MissReason::LowConfidence))?;
+        match verifier.score(asked.prompt, &entry.prompt).await {
+            Ok(score) => likeness.score = Some(score),
+            Err(error @ (VerifyError::TooLong | VerifyError::Unreadable)) => {
+                debug!(%error, "the request goes upstream");
+                return Err(refused(MissReason::LowConfidence));
+            }
+            Err(error) => {
+                debug!(%error, "the prompts were not verified; the request goes upstream");
+                return Err(refused(MissReason::VerifierUnavailable));
+            }
+        }
+        screen(asked, likeness)?;
+        Ok(likeness)
+    }
+}
+
+impl Asked<'_> {
+    fn evidence<'a>(&'a self, entry: &'a Entry, likeness: Likeness) -> Evidence<'a> {
+        Evidence { entry, likeness: Some(likeness), directives: &self.query.directives, now: self.now }
+    }
+}
