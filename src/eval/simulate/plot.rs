@@ -30,13 +30,13 @@ impl Display for Plot<'_> {
         let error = Panel {
             left: 70.0,
             most: (plan.limits.max_error * 3.0).clamp(0.01, 1.0),
-            title: "Wrong of what was served by meaning so far, %",
+            title: "Wrong of those served by meaning, %",
             of: Counts::error,
         };
         let hits = Panel {
             left: 510.0,
             most: 1.0,
-            title: "Served by meaning of what was looked up so far, %",
+            title: "Served by meaning, % of lookups",
             of: Counts::hit_rate,
         };
         self.panel(f, &error)?;
