@@ -33,12 +33,8 @@ impl Display for Plot<'_> {
             title: "Wrong of those served by meaning, %",
             of: Counts::error,
         };
-        let hits = Panel {
-            left: 510.0,
-            most: 1.0,
-            title: "Served by meaning, % of lookups",
-            of: Counts::hit_rate,
-        };
+        let hits =
+            Panel { left: 510.0, most: 1.0, title: "Served by meaning, % of lookups", of: Counts::hit_rate };
         self.panel(f, &error)?;
         let y = error.y(plan.limits.max_error);
         writeln!(f, r#"<path class="ideal" d="M70 {y:.1}H{}"><title>the bound</title></path>"#, 70.0 + SIDE)?;
