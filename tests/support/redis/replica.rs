@@ -26,8 +26,6 @@ pub async fn replica(upstream: &Simulated, url: &str) -> Proxy {
 pub async fn replica_with(upstream: &Simulated, url: &str, customise: impl FnOnce(&mut Config)) -> Proxy {
     proxy_with(upstream, |config| {
         embed_cheaply(config);
-        // These tests ask what the store has; how sure one must be of a wording is no question of theirs.
-        config.cache.min_confidence = Some(0.6);
         config.redis_url = Some(url.parse().unwrap_or_else(|error| panic!("{url}: {error}")));
         customise(config);
     })
