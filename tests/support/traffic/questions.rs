@@ -84,13 +84,13 @@ const FORMS: [[&str; WORDINGS]; 12] = [
 ];
 
 #[rustfmt::skip]
-const SUBJECTS: [&str; 60] = [
+const SUBJECTS: [&str; 59] = [
     "France", "Norway", "Japan", "Brazil", "Kenya", "Canada", "Peru", "Poland", "India", "Egypt", "Mexico",
     "Turkey", "Greece", "Spain", "Italy", "Sweden", "Finland", "Austria", "Hungary", "Romania", "Bulgaria",
     "Ukraine", "Iceland", "Ireland", "Portugal", "Morocco", "Lebanon", "Algeria", "Nigeria", "Ghana",
     "Ethiopia", "Tanzania", "Uganda", "Zambia", "Angola", "Namibia", "Chile", "Argentina", "Bolivia",
     "Ecuador", "Colombia", "Venezuela", "Panama", "Cuba", "Jamaica", "Thailand", "Vietnam", "Cambodia",
-    "Malaysia", "Indonesia", "Nepal", "Pakistan", "Iran", "Iraq", "Jordan", "Israel", "Mongolia", "China",
+    "Malaysia", "Indonesia", "Nepal", "Pakistan", "Iran", "Iraq", "Israel", "Mongolia", "China",
     "Australia", "Madagascar",
 ];
 
