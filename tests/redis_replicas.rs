@@ -81,8 +81,12 @@ async fn what_one_replaces_the_others_serve_anew() {
     for proxy in [&first, &second] {
         for wording in 0..2 {
             let prompt = spare(0).worded(wording);
-            until("the fresh one is served", async || text_of(&proxy.ask(&prompt).await.json()) == "Fresh.")
-                .await;
+            // Asked of the cache alone: a miss while the one gives way to the other would fetch, and keep, the old reply.
+            until("the fresh one is served", async || {
+                let reply = proxy.look_up(&prompt).await;
+                reply.status == 200 && text_of(&reply.json()) == "Fresh."
+            })
+            .await;
         }
     }
 }

@@ -57,6 +57,9 @@ pub trait Shared {
     /// Asks; what is missing is fetched and stored.
     fn ask(&self, prompt: &str) -> impl Future<Output = Reply>;
 
+    /// What is served of it from the cache, if anything; asks no upstream and stores nothing.
+    fn look_up(&self, prompt: &str) -> impl Future<Output = Reply>;
+
     /// Which layer would serve it; asks no upstream and stores nothing.
     fn layer_of(&self, prompt: &str) -> impl Future<Output = Option<String>>;
 
@@ -97,10 +100,14 @@ impl Shared for Proxy {
         reply
     }
 
-    async fn layer_of(&self, prompt: &str) -> Option<String> {
+    async fn look_up(&self, prompt: &str) -> Reply {
         let reply = chat(self, prompt).header("cache-control", "only-if-cached").send().await;
         assert!(matches!(reply.status.as_u16(), 200 | 504), "{prompt}: {reply:?}");
-        reply.layer().map(str::to_owned)
+        reply
+    }
+
+    async fn layer_of(&self, prompt: &str) -> Option<String> {
+        self.look_up(prompt).await.layer().map(str::to_owned)
     }
 
     async fn until_served_by(&self, layer: Option<&str>, prompt: &str) {
