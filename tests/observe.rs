@@ -7,6 +7,7 @@ mod support;
 use http::StatusCode;
 use rejoinder::config::{Config, EmbedderKind, Mode};
 use serde_json::{Value, json};
+use support::program::{output, rejoinder};
 use support::{
     Ask, Fault, Gate, PARAPHRASE, Proxy, QUESTION, Reply, Simulated, proxy_with, saying, streamed,
     streamed_text_of, text_of, until_admin, upstream,
@@ -195,4 +196,57 @@ async fn a_failed_reply_is_not_compared() {
     ask(&upstream, &proxy, QUESTION, "It is Paris.").await;
     let observations = observed(&proxy, 1, 0).await;
     assert_eq!((&observations["exact"]["found"], &observations["exact"]["same"]), (&json!(2), &json!(1)));
+}
+
+/// What was compared is made a calibration by the command, for the proxy's own embedder and basis.
+#[tokio::test]
+async fn a_calibration_is_fitted_to_what_was_observed() {
+    let upstream = upstream().await;
+    let proxy = observing_with(&upstream, |config| {
+        config.cache.verifier = false;
+        config.similarity_threshold = 0.5;
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("calibration.toml");
+    let url = proxy.admin_url();
+    let arguments = ["eval", "--observed", "--admin", &url, "--json", "--calibrate", file.to_str().unwrap()];
+    let (code, _, err) = output(rejoinder(&arguments)).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("rejoinder stats"), "{err}");
+    assert!(!file.exists());
+
+    // The nearer wording is answered the same, the farther one otherwise, each town in a scope of its own.
+    let towns = 24;
+    for town in 0..towns {
+        let asked = format!("How do I get to {town}th Street?");
+        let wordings = [
+            (asked.clone(), "By bus."),
+            (asked.replace("do I", "can I"), "By bus."),
+            (format!("Hello! {asked} Thanks a lot!"), "On foot, 9 miles."),
+        ];
+        for (wording, text) in wordings {
+            upstream.fault_next(saying(text));
+            let request =
+                proxy.post(CHAT, &chat(&wording)).header("x-rejoinder-namespace", &town.to_string());
+            assert_eq!(text_of(&request.send().await.json()), text);
+        }
+    }
+    observed(&proxy, 0, 2 * towns).await;
+    let (code, out, err) = output(rejoinder(&arguments)).await;
+    assert_eq!(code, Some(0), "{err}");
+    let fitted: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&fitted["pairs"], &fitted["positive"]), (&json!(2 * towns), &json!(towns)));
+    assert_eq!(
+        (&fitted["basis"], &fitted["embedder"]),
+        (&json!("similarity"), &json!("builtin/all-MiniLM-L6-v2/1"))
+    );
+    assert!(fitted["slope"].as_f64().unwrap() > 0.0);
+    // And a proxy takes it.
+    proxy_with(&upstream, |config| {
+        config.embedder = EmbedderKind::Builtin;
+        config.cache.verifier = false;
+        config.cache.calibration = Some(file);
+    })
+    .await;
 }

@@ -134,7 +134,7 @@ impl Shared {
                 allow(&parts.method, &[Method::POST], "POST")?;
                 self.transfers.import(&self.cache, body).await
             }
-            "/observations" => get(&parts.method, || Ok(trials::observations(self.cache.trials()))),
+            "/observations" => get(&parts.method, || Ok(trials::observations(&self.cache))),
             "/verified" => get(&parts.method, || Ok(trials::verified(self.cache.trials()))),
             "/audits" => get(&parts.method, || Ok(trials::audits(self.cache.trials()))),
             "/near-misses" => get(&parts.method, || {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Answer, Refusal, json_response};
+use crate::cache::Cache;
 use crate::cache::comparison::Agreement;
 use crate::cache::observations::{AuditCounts, ObservationReport};
 use crate::cache::trial::Trials;
@@ -20,12 +21,16 @@ struct Observations {
     mode: &'static str,
     similarity_threshold: f64,
     min_confidence: f64,
+    /// The embedder's name; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embedder: Option<String>,
     #[serde(flatten)]
     report: ObservationReport,
 }
 
 /// `GET /observations`
-pub(super) fn observations(trials: &Trials) -> Response<Body> {
+pub(super) fn observations(cache: &Cache) -> Response<Body> {
+    let trials = cache.trials();
     let floors = trials.floors();
     let body = Observations {
         mode: match (trials.options().observe, trials.verified()) {
@@ -35,6 +40,7 @@ pub(super) fn observations(trials: &Trials) -> Response<Body> {
         },
         similarity_threshold: rounded(f64::from(floors.similarity)),
         min_confidence: rounded(f64::from(floors.confidence)),
+        embedder: cache.embedder().map(|embedder| embedder.name().to_owned()),
         report: trials.observations.report(floors.confidence),
     };
     json_response(StatusCode::OK, &body)

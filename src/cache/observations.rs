@@ -3,11 +3,17 @@
 //! Called by [`super::trial`], which counts, and by `admin`, which shows. Bounded: counts alone, no prompt and no
 //! reply. Held in memory, so that a restart begins anew.
 
+mod by_basis;
+
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use by_basis::ByBasis;
+pub use by_basis::{ComparedByBasis, Step};
+
+use super::calibration::Basis;
 use super::comparison::Agreement;
 use super::outcome::Layer;
 use crate::rate::{Rate, rounded};
@@ -83,6 +89,8 @@ pub struct Observed {
     pub layer: Layer,
     /// How sure the cache was, a probability.
     pub confidence: f32,
+    /// What that was reckoned from, as [`Basis`] says; `None` in the exact layer.
+    pub basis: Option<f32>,
     /// Whether it would have been served as configured.
     pub served: bool,
 }
@@ -102,51 +110,24 @@ struct Counts {
     semantic: Tally,
     /// The semantic layer by confidence, whatever is configured.
     by_confidence: [Tally; BINS],
+    /// The same by what confidence is reckoned from.
+    by_basis: ByBasis,
 }
 
-impl Default for Observations {
-    fn default() -> Self {
+impl Observations {
+    /// Nothing yet, of a confidence that is reckoned from this.
+    pub fn new(basis: Basis) -> Self {
         let counts = Counts {
             requests: 0,
             dropped: 0,
             exact: Tally::default(),
             semantic: Tally::default(),
             by_confidence: [Tally::default(); BINS],
+            by_basis: ByBasis::new(basis),
         };
         Self { since: SystemTime::now(), counts: Mutex::new(counts) }
     }
-}
 
-impl Counts {
-    fn each(&mut self, observed: Observed, change: impl Fn(&mut Tally)) {
-        match observed.layer {
-            Layer::Exact => change(&mut self.exact),
-            Layer::Semantic => {
-                if observed.served {
-                    change(&mut self.semantic);
-                }
-                if let Some(tally) = self.by_confidence.get_mut(bin(observed.confidence)) {
-                    change(tally);
-                }
-            }
-            Layer::Upstream => {}
-        }
-    }
-}
-
-/// The step that a confidence lies in.
-fn bin(confidence: f32) -> usize {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a number between 0 and 99; what is no number becomes 0"
-    )]
-    // A little more, so that 0.29, which is a little less as a float, is in the step that begins there.
-    let bin = (confidence * 100.0 + 1e-4).clamp(0.0, 99.0) as usize;
-    bin
-}
-
-impl Observations {
     /// A request was looked up, and this was found.
     pub fn looked_up(&self, found: Option<Observed>) {
         let mut counts = self.counts.lock();
@@ -158,7 +139,11 @@ impl Observations {
 
     /// What was found was compared.
     pub fn compared(&self, observed: Observed, agreement: Agreement) {
-        self.counts.lock().each(observed, |tally| tally.add(agreement));
+        let mut counts = self.counts.lock();
+        counts.each(observed, |tally| tally.add(agreement));
+        if let Some(basis) = observed.basis {
+            counts.by_basis.add(basis, agreement);
+        }
     }
 
     /// What was found was not compared, since too many comparisons waited.
@@ -195,8 +180,38 @@ impl Observations {
                 requests,
             ),
             semantic_points: points,
+            compared: counts.by_basis.report(),
         }
     }
+}
+
+impl Counts {
+    fn each(&mut self, observed: Observed, change: impl Fn(&mut Tally)) {
+        match observed.layer {
+            Layer::Exact => change(&mut self.exact),
+            Layer::Semantic => {
+                if observed.served {
+                    change(&mut self.semantic);
+                }
+                if let Some(tally) = self.by_confidence.get_mut(bin(observed.confidence)) {
+                    change(tally);
+                }
+            }
+            Layer::Upstream => {}
+        }
+    }
+}
+
+/// The step that a confidence lies in.
+fn bin(confidence: f32) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number between 0 and 99; what is no number becomes 0"
+    )]
+    // A little more, so that 0.29, which is a little less as a float, is in the step that begins there.
+    let bin = (confidence * 100.0 + 1e-4).clamp(0.0, 99.0) as usize;
+    bin
 }
 
 /// The document of `GET /observations`.
@@ -214,6 +229,8 @@ pub struct ObservationReport {
     pub semantic: OperatingPoint,
     /// The semantic layer at each step of `cache.min_confidence`, with a `similarity_threshold` out of its way.
     pub semantic_points: Vec<OperatingPoint>,
+    /// The compared candidates of the semantic layer by what confidence is reckoned from, for a calibration.
+    pub compared: ComparedByBasis,
 }
 
 /// What would be served at one operating point.
@@ -295,12 +312,12 @@ mod tests {
     use super::*;
 
     fn semantic(confidence: f32, served: bool) -> Observed {
-        Observed { layer: Layer::Semantic, confidence, served }
+        Observed { layer: Layer::Semantic, confidence, basis: Some(confidence), served }
     }
 
     #[test]
     fn a_point_counts_all_at_or_above_its_confidence() {
-        let observations = Observations::default();
+        let observations = Observations::new(Basis::Similarity);
         for (confidence, agreement) in
             [(0.95, Agreement::Same), (0.75, Agreement::Different), (0.29, Agreement::Different)]
         {
@@ -323,8 +340,8 @@ mod tests {
 
     #[test]
     fn the_exact_layer_is_counted_by_itself_and_unclear_apart() {
-        let observations = Observations::default();
-        let exact = Observed { layer: Layer::Exact, confidence: 1.0, served: true };
+        let observations = Observations::new(Basis::Similarity);
+        let exact = Observed { layer: Layer::Exact, confidence: 1.0, basis: None, served: true };
         for agreement in [Agreement::Same, Agreement::Same, Agreement::Different, Agreement::Unclear] {
             observations.looked_up(Some(exact));
             observations.compared(exact, agreement);

@@ -83,10 +83,6 @@ impl Trial {
             Purpose::Verification(_) => true,
         }
     }
-
-    fn observed(&self, served: bool) -> Observed {
-        Observed { layer: self.hit.layer, confidence: self.hit.decision.confidence, served }
-    }
 }
 
 /// What trials have shown, and what bounds them.
@@ -111,7 +107,7 @@ impl Trials {
         Self {
             options,
             configured,
-            observations: Observations::default(),
+            observations: Observations::new(configured.calibration.basis),
             audits: Audits::default(),
             near_misses: NearMisses::new(options.near_misses),
             verified: options.verified.map(Verified::new),
@@ -145,6 +141,13 @@ impl Trials {
         self.configured.at(Floors { similarity, confidence: 0.0 })
     }
 
+    /// What is on trial in mode observe, as the counts tell it apart.
+    fn observed(&self, hit: &Hit, served: bool) -> Observed {
+        let Decision { confidence, likeness, .. } = hit.decision;
+        let basis = likeness.and_then(|likeness| self.configured.calibration.basis_of(likeness));
+        Observed { layer: hit.layer, confidence, basis, served }
+    }
+
     /// Whether a candidate would be served as configured.
     fn verdict(&self, query: &Query, hit: &Hit) -> Result<(), MissReason> {
         if hit.layer == Layer::Exact {
@@ -176,8 +179,8 @@ impl Cache {
         let reason = verdict.err().unwrap_or(MissReason::Observed);
         let miss = Miss { decision: Some(decision), ..Miss::because(reason) };
         self.note_near_miss(query, &hit.entry, &decision);
+        self.trials.observations.looked_up(Some(self.trials.observed(&hit, verdict.is_ok())));
         let trial = Trial { hit, purpose: Purpose::Observation { served: verdict.is_ok() } };
-        self.trials.observations.looked_up(Some(trial.observed(verdict.is_ok())));
         (miss, Some(trial))
     }
 
@@ -249,7 +252,8 @@ impl Cache {
         debug!(entry = %entry.key.id(), ?comparison, purpose = ?trial.purpose, "a stored reply was compared");
         match trial.purpose {
             Purpose::Observation { served } => {
-                self.trials.observations.compared(trial.observed(served), comparison.agreement);
+                let observed = self.trials.observed(&trial.hit, served);
+                self.trials.observations.compared(observed, comparison.agreement);
             }
             Purpose::Verification(judgement) => self.learn(entry, &judgement, comparison.agreement),
             Purpose::Audit => {

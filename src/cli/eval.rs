@@ -1,5 +1,6 @@
 //! `rejoinder eval`: measures the reuse decision over labelled pairs.
 
+mod observed;
 mod simulation;
 
 use std::fmt::Display;
@@ -16,6 +17,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use self::observed::ObservedFlags;
 use self::simulation::SimulationFlags;
 use super::{environment, failed, runtime};
 use crate::cache::calibration::{Calibration, CalibrationFile};
@@ -23,7 +25,7 @@ use crate::cache::decision::{Floors, MissReason, Policy};
 use crate::cache::guard::Rule;
 use crate::cache::outcome::Layer;
 use crate::config::{Config, EmbedderKind, Flags};
-use crate::eval::fit::fit;
+use crate::eval::fit::{Fit, fit};
 use crate::eval::judge::{Judge, Judged, Options};
 use crate::eval::pairs::{self, BadLine, Format, Pair};
 use crate::eval::plot::Plot;
@@ -40,6 +42,9 @@ not; and, where there are, a kind and a source. a is stored and b asked of the v
 with the embedder, the rules and the operating point that flags, environment and configuration give, and what would \
 have been reused is counted, at other operating points too.
 
+With --observed nothing is measured: what a running proxy has compared in mode observe is made the calibration of \
+--calibrate.
+
 Exit codes: 0 measured; 1 not measured, since the embedder failed, a \
 file could not be written, or the pairs cannot be calibrated; 2 wrong usage or \
 configuration, no such file, bad lines, or no pairs.";
@@ -53,8 +58,8 @@ configuration, no such file, bad lines, or no pairs.";
 )]
 pub(super) struct Eval {
     /// The pairs: CSV whose first line names the columns, or one JSON object a line; - reads standard input
-    #[arg(value_name = "PAIRS")]
-    file: PathBuf,
+    #[arg(value_name = "PAIRS", required_unless_present = "observed")]
+    file: Option<PathBuf>,
 
     /// How PAIRS is written [default: by its name's ending, else by its first character]
     #[arg(long, value_enum)]
@@ -84,6 +89,9 @@ pub(super) struct Eval {
     /// embedders other than the built-in one, or prompts other than most
     #[arg(long, value_name = "FILE")]
     calibrate: Option<PathBuf>,
+
+    #[command(flatten)]
+    observed: ObservedFlags,
 
     #[command(flatten)]
     simulation: SimulationFlags,
@@ -126,8 +134,15 @@ impl Eval {
         let mut config =
             Config::load(self.flags.clone(), &environment).map_err(|error| usage(error.into()))?;
         hurry(&mut config);
-        let (pairs, skipped) = self.pairs().map_err(usage)?;
         let broken = |error| Failure(error, 1);
+        let Some(file) = &self.file else {
+            // The command line is refused without either, and without a file to write to.
+            return self
+                .observed
+                .run(self.calibrate.as_deref().unwrap_or(Path::new("")), self.json)
+                .map_err(broken);
+        };
+        let (pairs, skipped) = self.pairs(file).map_err(usage)?;
         if config.embedder == EmbedderKind::Off {
             return Err(usage(anyhow::anyhow!(
                 "embedder = \"off\" leaves the exact layer alone, of which there is nothing to measure"
@@ -149,7 +164,7 @@ impl Eval {
             .map(|path| calibrate(path, &embedder, &pairs, &judged, policy.calibration))
             .transpose();
         let material = Material {
-            file: self.file.display().to_string(),
+            file: file.display().to_string(),
             embedder,
             pairs: &pairs,
             judged: &judged,
@@ -167,18 +182,18 @@ impl Eval {
         show(&report, &Text(&report), self.json).map_err(broken)
     }
 
-    fn pairs(&self) -> anyhow::Result<(Arc<[Pair]>, Vec<BadLine>)> {
-        let name = self.file.display();
-        let standard_input = self.file.as_os_str() == "-";
+    fn pairs(&self, file: &Path) -> anyhow::Result<(Arc<[Pair]>, Vec<BadLine>)> {
+        let name = file.display();
+        let standard_input = file.as_os_str() == "-";
         let input: Box<dyn Read> = if standard_input {
             Box::new(io::stdin().lock())
         } else {
-            Box::new(File::open(&self.file).with_context(|| format!("cannot read {name}"))?)
+            Box::new(File::open(file).with_context(|| format!("cannot read {name}"))?)
         };
-        let format = self.format.or_else(|| Format::of_path(&self.file));
+        let format = self.format.or_else(|| Format::of_path(file));
         let read = pairs::read(input, format).with_context(|| format!("cannot read {name}"))?;
         if !read.bad.is_empty() {
-            name_lines(&self.file, &read.bad);
+            name_lines(file, &read.bad);
             if !self.skip_bad {
                 anyhow::bail!(
                     "{name}: {} lines are no pairs; mend them, or leave them out by --skip-bad",
@@ -265,6 +280,10 @@ fn calibrate(
     calibration: Calibration,
 ) -> anyhow::Result<CalibrationFile> {
     let fit = fit(pairs, judged, calibration).context("cannot calibrate")?;
+    write_calibration(path, embedder, fit)
+}
+
+fn write_calibration(path: &Path, embedder: &str, fit: Fit) -> anyhow::Result<CalibrationFile> {
     let file = CalibrationFile::new(embedder.to_owned(), fit.curve, fit.pairs, fit.positive, fit.error);
     std::fs::write(path, file.to_text()?).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(file)

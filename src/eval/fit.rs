@@ -1,5 +1,5 @@
 //! Fits the curve from what confidence is reckoned from to probability (Platt scaling: J. Platt, Advances in Large Margin Classifiers,
-//! 1999) to the pairs that no rule stopped, since confidence is asked only of them.
+//! 1999) to the pairs that no rule stopped, since confidence is asked only of them; or to what mode observe has compared.
 //!
 //! Called by `cli::eval` for `--calibrate`.
 
@@ -9,6 +9,7 @@ use super::judge::Judged;
 use super::measure::reliability;
 use super::pairs::Pair;
 use crate::cache::calibration::{Basis, Calibration};
+use crate::cache::observations::ComparedByBasis;
 use crate::cache::outcome::Layer;
 
 /// The least number of pairs of each label; a curve through fewer says nothing.
@@ -19,6 +20,9 @@ const FOLDS: usize = 5;
 
 /// The similarity about which a curve over it is fitted: nearer to the data than 0, where rounding would tell.
 const CENTRE: f64 = 0.85;
+
+/// Observed comparisons that are used one by one; of more, each stands for several.
+const MOST: u64 = 20_000;
 
 /// A slight pull of the slope towards 0, which keeps it finite where similarity tells the labels apart.
 const PULL: f64 = 0.01;
@@ -32,7 +36,8 @@ pub struct Fit {
     pub pairs: u32,
     /// How many of them have one answer.
     pub positive: u32,
-    /// The expected calibration error, cross-validated: pairs that share a prompt are never divided.
+    /// The expected calibration error, cross-validated: pairs that share a prompt are never divided, where their prompts
+    /// are known.
     pub error: f64,
 }
 
@@ -77,17 +82,38 @@ pub fn fit(pairs: &[Pair], judged: &[Judged], calibration: Calibration) -> Resul
             Some(Point { basis, same: pair.same, group })
         })
         .collect();
+    fit_points(&points, calibration.basis)
+}
+
+/// Fits a curve to what mode observe has compared. Deterministic.
+pub fn fit_observed(compared: &ComparedByBasis) -> Result<Fit, FitError> {
+    let all = compared.steps.iter().map(|step| step.same.saturating_add(step.different));
+    let all = all.fold(0_u64, u64::saturating_add);
+    let scale = all.div_ceil(MOST).max(1);
+    let mut points = Vec::new();
+    for step in &compared.steps {
+        for (same, count) in [(true, step.same), (false, step.different)] {
+            // A lone one is not lost among many.
+            for _ in 0..count.div_ceil(scale) {
+                points.push(Point { basis: step.value, same, group: points.len() });
+            }
+        }
+    }
+    fit_points(&points, compared.basis)
+}
+
+fn fit_points(points: &[Point], basis: Basis) -> Result<Fit, FitError> {
     let positive = u32::try_from(points.iter().filter(|point| point.same).count()).unwrap_or(u32::MAX);
     let all = u32::try_from(points.len()).unwrap_or(u32::MAX);
     let negative = all - positive;
     if positive < LEAST || negative < LEAST {
         return Err(FitError::TooFew { positive, negative });
     }
-    let curve = curve(&points, calibration.basis);
+    let curve = curve(points, basis);
     if !curve.intercept.is_finite() || !curve.slope.is_finite() || curve.slope <= 0.0 {
         return Err(FitError::NoSlope);
     }
-    Ok(Fit { curve, pairs: all, positive, error: cross_validated(&points, calibration.basis) })
+    Ok(Fit { curve, pairs: all, positive, error: cross_validated(points, basis) })
 }
 
 /// The curve of most likelihood, by Newton's method.
@@ -222,6 +248,27 @@ mod tests {
         assert!((found.curve.intercept + 8.0).abs() < 0.1, "{found:?}");
         assert!(found.error < 0.02, "{found:?}");
         assert_eq!(found.pairs, 41 * 200);
+    }
+
+    /// The same from counts, however many.
+    #[test]
+    fn a_known_curve_is_found_again_in_what_was_observed() {
+        let truth = Calibration { basis: Basis::Verifier, intercept: 0.5, slope: 0.8 };
+        for each in [50.0, 5_000.0] {
+            let steps = (-16_i16..=16).map(|step| {
+                let value = f64::from(step) / 4.0;
+                let same = f64::from(truth.at(narrow(value))) * each;
+                let count = |share: f64| format!("{share:.0}").parse().unwrap();
+                crate::cache::observations::Step { value, same: count(same), different: count(each - same) }
+            });
+            let compared = ComparedByBasis { basis: Basis::Verifier, steps: steps.collect() };
+            let found = fit_observed(&compared).unwrap();
+            assert!((found.curve.slope - 0.8).abs() < 0.05, "{found:?}");
+            assert!((found.curve.intercept - 0.5).abs() < 0.05, "{found:?}");
+            assert!(found.error < 0.05, "{found:?}");
+        }
+        let few = ComparedByBasis { basis: Basis::Verifier, steps: Vec::new() };
+        assert_eq!(fit_observed(&few), Err(FitError::TooFew { positive: 0, negative: 0 }));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::measure::{Area, Point, Rate, Reliability};
 use super::report::{Advice, Group, Report};
-use crate::cache::calibration::CalibrationFile;
+use crate::cache::calibration::{Basis, CalibrationFile};
 
 /// The report, written for people.
 pub struct Text<'a>(pub &'a Report);
@@ -40,7 +40,30 @@ impl Display for Text<'_> {
         if let Some(found) = &report.reliability {
             reliability(f, found)?;
         }
-        report.calibration.as_ref().map_or(Ok(()), |fitted| calibration(f, fitted))
+        let Some(fitted) = &report.calibration else { return Ok(()) };
+        write!(f, "\n{}", Fitted(fitted))?;
+        writeln!(f, "The figures above are without it.")
+    }
+}
+
+/// A calibration that was written, told to people.
+pub struct Fitted<'a>(pub &'a CalibrationFile);
+
+impl Display for Fitted<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let CalibrationFile { basis, intercept, slope, pairs, positive, expected_calibration_error, .. } =
+            self.0;
+        let basis = match basis {
+            Basis::Similarity => "a similarity",
+            Basis::Verifier => "log-odds",
+        };
+        writeln!(
+            f,
+            "Calibrated by {pairs} pairs that no rule stopped, {positive} of them with one answer: confidence of {basis} s \
+             is\n1 / (1 + exp(-({intercept:.3} + {slope:.3} s))). Expected calibration error, cross-validated: \
+             {expected_calibration_error:.3}. It holds for traffic\nwith that share of pairs with one answer. Name the \
+             file as cache.calibration and measure again, best on other pairs."
+        )
     }
 }
 
@@ -208,17 +231,6 @@ fn reliability(f: &mut Formatter<'_>, found: &Reliability) -> fmt::Result {
         f,
         "Expected calibration error {:.3}, Brier score {:.3}; both depend on how many of these pairs have one answer.",
         found.expected_calibration_error, found.brier_score
-    )
-}
-
-fn calibration(f: &mut Formatter<'_>, fitted: &CalibrationFile) -> fmt::Result {
-    writeln!(
-        f,
-        "\nCalibrated by {} pairs that no rule stopped, {} of them with one answer: confidence of a similarity s is\n\
-         1 / (1 + exp(-({:.3} + {:.3} s))). Expected calibration error, cross-validated: {:.3}. It holds for traffic\n\
-         with that share of pairs with one answer. The figures above are without it: name the file as\n\
-         cache.calibration and measure again, best on other pairs.",
-        fitted.pairs, fitted.positive, fitted.intercept, fitted.slope, fitted.expected_calibration_error
     )
 }
 
