@@ -78,6 +78,14 @@ pub struct Flags {
     pub log_format: Option<LogFormat>,
 }
 
+impl Flags {
+    /// Whether a key of the file is also a flag.
+    pub fn has(key: &str) -> bool {
+        let command = Self::augment_args(clap::Command::new("serve"));
+        command.get_arguments().any(|argument| argument.get_id() == key)
+    }
+}
+
 /// What is done with a stored reply that may answer a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

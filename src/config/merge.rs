@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::{Admin, Config, ConfigError, EmbedderKind, FileConfig, Flags, Redis, RedisUrl, Secret, secret};
+use super::{
+    Admin, Config, ConfigError, EmbedderKind, FileConfig, Flags, Place, Redis, RedisUrl, Secret, secret,
+};
 use crate::store::redis::RedisUrlError;
 
 /// The default place of Ollama.
@@ -101,7 +103,7 @@ impl Config {
 
 /// The URL of flag or environment. One that was typed must not hold a password.
 fn redis_url(text: Option<&str>, environment: Environment<'_>) -> Result<Option<RedisUrl>, ConfigError> {
-    let wrong = |reason: String| ConfigError::Setting { place: "redis_url".to_owned(), reason };
+    let wrong = |reason: String| ConfigError::Setting { place: Place::of("redis_url"), reason };
     let Some(text) = text else { return Ok(None) };
     let url: RedisUrl = text.parse().map_err(|error: RedisUrlError| wrong(error.to_string()))?;
     let typed = environment("REJOINDER_REDIS_URL").as_deref() != Some(text);

@@ -11,8 +11,8 @@ use crate::store::StoreOptions;
 const ASK_PATHS: [&str; 4] = ["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions"];
 
 impl Config {
-    /// The first setting that cannot be used, and why.
-    pub(super) fn problem(&self) -> Option<(&'static str, String)> {
+    /// The first setting that cannot be used, by its key with its table's name before it, and why.
+    pub fn problem(&self) -> Option<(&'static str, String)> {
         for (key, uri) in [("upstream", &self.upstream), ("embedder_url", &self.embedder_url)] {
             if let Some(reason) = url_problem(uri) {
                 return Some((key, reason));
@@ -24,8 +24,8 @@ impl Config {
         }
         for (key, share) in [
             ("similarity_threshold", self.similarity_threshold),
-            ("min_confidence", self.cache.min_confidence.unwrap_or(0.0)),
-            ("audit_share", self.cache.audit_share),
+            ("cache.min_confidence", self.cache.min_confidence.unwrap_or(0.0)),
+            ("cache.audit_share", self.cache.audit_share),
         ] {
             if !(0.0..=1.0).contains(&share) {
                 return Some((key, format!("{share} is not between 0 and 1")));
@@ -33,8 +33,8 @@ impl Config {
         }
         for (key, share, most) in [
             ("max_error", self.max_error, 1.0),
-            ("verified_confidence", self.cache.verified_confidence, 1.0),
-            ("comparison_error", self.cache.comparison_error, 0.5),
+            ("cache.verified_confidence", self.cache.verified_confidence, 1.0),
+            ("cache.comparison_error", self.cache.comparison_error, 0.5),
         ] {
             if !(0.0..=most).contains(&share) {
                 return Some((key, format!("{share} is not between 0 and {most}")));
@@ -42,7 +42,7 @@ impl Config {
         }
         let half_life = self.cache.freshness_half_life;
         if half_life.is_nan() || half_life <= 0.0 {
-            return Some(("freshness_half_life", format!("{half_life} is not more than 0")));
+            return Some(("cache.freshness_half_life", format!("{half_life} is not more than 0")));
         }
         if !self.admin_listen.ip().is_loopback() && self.admin.token.is_none() {
             let reason = format!(
@@ -54,9 +54,9 @@ impl Config {
         }
         let limits = &self.limits;
         for (key, limit) in [
-            ("max_connections", limits.max_connections as u64),
-            ("max_upstream_requests", limits.max_upstream_requests as u64),
-            ("max_entries", limits.max_entries),
+            ("limits.max_connections", limits.max_connections as u64),
+            ("limits.max_upstream_requests", limits.max_upstream_requests as u64),
+            ("limits.max_entries", limits.max_entries),
         ] {
             if limit == 0 {
                 return Some((
@@ -67,15 +67,15 @@ impl Config {
         }
         if limits.max_bytes.0 < StoreOptions::LEAST_BYTES {
             return Some((
-                "max_bytes",
+                "limits.max_bytes",
                 format!("the store needs {} bytes at least", StoreOptions::LEAST_BYTES),
             ));
         }
         for (key, wait) in [
-            ("connect", self.timeouts.connect),
-            ("first_byte", self.timeouts.first_byte),
-            ("idle", self.timeouts.idle),
-            ("request_head", self.timeouts.request_head),
+            ("timeouts.connect", self.timeouts.connect),
+            ("timeouts.first_byte", self.timeouts.first_byte),
+            ("timeouts.idle", self.timeouts.idle),
+            ("timeouts.request_head", self.timeouts.request_head),
         ] {
             if wait.is_zero() {
                 return Some((
@@ -104,10 +104,10 @@ impl Config {
             return Some(("embedder_api_key", "it has characters that no header can hold".to_owned()));
         }
         if !ASK_PATHS.contains(&self.ask.path.as_str()) {
-            return Some(("path", format!("{:?} is none of {}", self.ask.path, ASK_PATHS.join(", "))));
+            return Some(("ask.path", format!("{:?} is none of {}", self.ask.path, ASK_PATHS.join(", "))));
         }
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
-            return Some(("filter", format!("{:?} is no log filter: {error}", self.log.filter)));
+            return Some(("log.filter", format!("{:?} is no log filter: {error}", self.log.filter)));
         }
         None
     }
@@ -136,10 +136,10 @@ impl Redis {
         if !usable(&self.key_prefix) {
             let reason =
                 "a prefix is 1 to 64 letters, digits and -_.:/, since others mean something in patterns";
-            return Some(("key_prefix", reason.to_owned()));
+            return Some(("redis.key_prefix", reason.to_owned()));
         }
         for (key, wait) in
-            [("connect_timeout", self.connect_timeout), ("command_timeout", self.command_timeout)]
+            [("redis.connect_timeout", self.connect_timeout), ("redis.command_timeout", self.command_timeout)]
         {
             if wait.is_zero() {
                 return Some((
@@ -151,7 +151,7 @@ impl Redis {
         if self.max_entries_per_scope == 0 {
             let reason =
                 "with 0 nothing would be found by meaning; use embedder = \"off\" for that".to_owned();
-            return Some(("max_entries_per_scope", reason));
+            return Some(("redis.max_entries_per_scope", reason));
         }
         None
     }
