@@ -10,6 +10,7 @@ mod file;
 mod flags;
 mod loaded;
 mod merge;
+pub mod reference;
 mod secret;
 mod status;
 mod tables;

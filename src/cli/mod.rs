@@ -3,6 +3,7 @@
 mod admin_client;
 mod check_config;
 mod completions;
+mod config_reference;
 mod demo;
 mod entries;
 mod eval;
@@ -55,6 +56,9 @@ enum Command {
     CheckConfig(Box<check_config::CheckConfig>),
     /// Ask a running proxy whether it is alive; for container health checks
     Healthcheck(Box<healthcheck::Healthcheck>),
+    /// Print the page docs/configuration.md
+    #[command(hide = true)]
+    ConfigReference,
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -75,6 +79,7 @@ pub fn run() -> ExitCode {
         Command::Import(import) => import.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Healthcheck(check) => check.run(),
+        Command::ConfigReference => config_reference::run(),
         Command::Completions(completions) => completions.run(),
     }
 }
