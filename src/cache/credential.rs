@@ -39,6 +39,7 @@ impl Credentials {
     }
 
     /// The same acceptances, each remembered for `lifetime`.
+    #[must_use]
     pub fn lasting(&self, lifetime: Duration) -> Self {
         Self { accepted: Arc::clone(&self.accepted), lifetime }
     }

@@ -75,8 +75,8 @@ impl Reloading {
         // Before it is loaded: what changes meanwhile is seen the next time.
         self.seen = now;
         let loader = Arc::clone(&self.loader);
-        let Some(loaded) = blocking(move || loader.load_again(&environment)).await else { return };
-        if self.live.reload(loaded).await == ReloadResult::Applied {
+        let Some(read) = blocking(move || loader.load_again(&environment)).await else { return };
+        if self.live.reload(read).await == ReloadResult::Applied {
             self.log.follow(&self.live.config());
         }
     }

@@ -34,15 +34,15 @@ impl Serve {
         let loader = Loader::new(self.flags, typed);
         // Before they are read, so that no change in between is missed.
         let seen = loader.fingerprint(None, &environment);
-        let loaded = match loader.load(&environment) {
-            Ok(loaded) => loaded,
+        let first = match loader.load(&environment) {
+            Ok(first) => first,
             Err(error) => return failed(&error.into(), 2),
         };
-        let log = match init_log(&loaded.config).context("cannot start to log") {
+        let log = match init_log(&first.config).context("cannot start to log") {
             Ok(log) => log,
             Err(error) => return failed(&error, 1),
         };
-        let start = Start { loader, loaded, seen, log: log.filter() };
+        let start = Start { loader, first, seen, log: log.filter() };
         let served =
             runtime().context("cannot start the runtime").and_then(|runtime| runtime.block_on(serve(start)));
         match served {
@@ -55,17 +55,17 @@ impl Serve {
 /// What serving begins with.
 struct Start {
     loader: Loader,
-    loaded: Loaded,
+    first: Loaded,
     /// What stood in the configuration's files.
     seen: Fingerprint,
     log: LogFilter,
 }
 
 async fn serve(start: Start) -> anyhow::Result<()> {
-    let Start { loader, loaded, seen, log } = start;
+    let Start { loader, first, seen, log } = start;
     // Before listening, so that no signal finds the default handler.
     let (stop, hangup) = (Stop::listen()?, Hangup::listen()?);
-    let server = Server::start(loaded).await?;
+    let server = Server::start(first).await?;
     let reloading = Reloading { loader: Arc::new(loader), live: Arc::clone(server.live()), log, seen };
     tokio::select! {
         () = stop.wait() => {}

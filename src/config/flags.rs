@@ -1,5 +1,6 @@
 //! The flags of `serve`, and the settings with a closed set of values.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -79,10 +80,10 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Whether a key of the file is also a flag.
-    pub fn has(key: &str) -> bool {
+    /// The keys of the file that are also flags.
+    pub(super) fn keys() -> BTreeSet<String> {
         let command = Self::augment_args(clap::Command::new("serve"));
-        command.get_arguments().any(|argument| argument.get_id() == key)
+        command.get_arguments().map(|argument| argument.get_id().to_string()).collect()
     }
 }
 

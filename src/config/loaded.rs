@@ -85,7 +85,7 @@ impl Loader {
     ) -> Result<Loaded, ConfigError> {
         let path = self.flags.config.as_deref();
         let file = path.map(read).transpose()?.unwrap_or_default();
-        let of_file = file.source.keys();
+        let (flags, of_file) = (Flags::keys(), file.source.keys());
         let config = Config::merge(self.flags.clone(), file, environment)?;
         let origin = |key: &str| {
             let secret = SECRETS.iter().find(|(_, of)| *of == key).map(|(variable, _)| *variable);
@@ -93,7 +93,7 @@ impl Loader {
             // A flag's variable has no _FILE; empty secrets count as absent.
             let set = |name: &str| environment(name).is_some_and(|value| !value.is_empty());
             let by_environment = secret.map_or_else(
-                || Flags::has(key) && environment(&variable).is_some(),
+                || flags.contains(key) && environment(&variable).is_some(),
                 |variable| set(variable) || set(&format!("{variable}_FILE")),
             );
             match () {

@@ -6,8 +6,6 @@
 
 use std::fmt::Write as _;
 
-use clap::Args as _;
-
 use super::loaded::{SECRETS, variable};
 use super::{Flags, is_fixed};
 
@@ -106,8 +104,7 @@ fn joined(comment: &[&str]) -> String {
 /// The page.
 pub fn page() -> String {
     let mut page = HEAD.to_owned();
-    let command = Flags::augment_args(clap::Command::new("serve"));
-    let flags: Vec<&str> = command.get_arguments().map(|argument| argument.get_id().as_str()).collect();
+    let flags = Flags::keys();
     for (table, settings) in tables() {
         // Writing to a string cannot fail.
         let _ = match table.as_str() {
@@ -121,7 +118,7 @@ pub fn page() -> String {
             let secret = SECRETS.iter().find(|(_, of)| *of == key).map(|(variable, _)| *variable);
             let given = match secret {
                 Some(variable) => format!("`{variable}`, `{variable}_FILE`"),
-                None if flags.contains(&key.as_str()) => {
+                None if flags.contains(&key) => {
                     format!("`--{}`, `{}`", key.replace('_', "-"), variable(&key))
                 }
                 None => String::new(),
@@ -162,9 +159,8 @@ mod tests {
         for key in Config::default().values().keys() {
             assert!(has(key), "{key}");
         }
-        let command = Flags::augment_args(clap::Command::new("serve"));
-        for flag in command.get_arguments().map(|argument| argument.get_id().as_str()) {
-            assert!(flag == "config" || flag == "Flags" || has(flag), "{flag}");
+        for flag in Flags::keys() {
+            assert!(flag == "config" || has(&flag), "{flag}");
         }
         for (_, key) in SECRETS {
             assert!(has(key), "{key}");

@@ -59,8 +59,8 @@ fn hexadecimal<S: Serializer>(hash: &u64, serializer: S) -> Result<S::Ok, S::Err
 /// The first 48 bits of a hash of what is shown, which a floating-point number of Prometheus can hold.
 fn hash(config: &Config) -> u64 {
     let shown = serde_json::to_vec(config).unwrap_or_default();
-    let [a, b, c, d, e, f, ..] = *blake3::hash(&shown).as_bytes();
-    u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    let first = blake3::hash(&shown).as_bytes().first_chunk::<8>().copied().unwrap_or_default();
+    u64::from_be_bytes(first) >> 16
 }
 
 impl Status {
