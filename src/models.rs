@@ -52,22 +52,34 @@ impl Models {
 
     /// How sure one must be by them, with the calibration that the configuration names.
     pub fn policy(&self, config: &Config) -> Result<Policy, CalibrationError> {
-        let default = if self.verifier.is_some() { Calibration::VERIFIER } else { Calibration::SIMILARITY };
-        let calibration = match (&config.cache.calibration, &self.embedder) {
-            (Some(path), Some(embedder)) => CalibrationFile::read(path, embedder.name(), default.basis)?,
-            _ => default,
-        };
-        Ok(Policy {
-            threshold: config.similarity_threshold,
-            may_lower: config.cache.allow_lower_threshold,
-            min_confidence: config
-                .cache
-                .min_confidence
-                .unwrap_or_else(|| default.least_confidence(config.max_error)),
-            freshness_half_life: config.cache.freshness_half_life,
-            calibration,
-        })
+        policy(config, self.embedder.as_ref(), self.verifier.is_some())
     }
+}
+
+/// How sure one must be by an embedder, and a verifier where there is one.
+///
+/// # Errors
+/// The calibration that the configuration names cannot be used.
+pub fn policy(
+    config: &Config,
+    embedder: Option<&Embedder>,
+    has_verifier: bool,
+) -> Result<Policy, CalibrationError> {
+    let default = if has_verifier { Calibration::VERIFIER } else { Calibration::SIMILARITY };
+    let calibration = match (&config.cache.calibration, embedder) {
+        (Some(path), Some(embedder)) => CalibrationFile::read(path, embedder.name(), default.basis)?,
+        _ => default,
+    };
+    Ok(Policy {
+        threshold: config.similarity_threshold,
+        may_lower: config.cache.allow_lower_threshold,
+        min_confidence: config
+            .cache
+            .min_confidence
+            .unwrap_or_else(|| default.least_confidence(config.max_error)),
+        freshness_half_life: config.cache.freshness_half_life,
+        calibration,
+    })
 }
 
 /// The embedder of the configuration; `None` where it has none.

@@ -4,6 +4,7 @@
 //! closed sets, so that no client can make more of them.
 
 mod json_lines;
+mod reloads;
 mod trials;
 mod writer;
 
@@ -18,11 +19,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
-use tracing::info;
-use tracing_subscriber::EnvFilter;
+use tracing::{info, warn};
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Registry as Registered, reload};
 
 use json_lines::JsonLines;
+pub use reloads::{ReloadMetrics, ReloadResult};
 use trials::TrialMetrics;
 use writer::{Lines, Writing};
 
@@ -70,6 +72,7 @@ pub struct Metrics {
     saved_output: Counter,
     store: StoreMetrics,
     trials: TrialMetrics,
+    reloads: ReloadMetrics,
     connections: Gauge,
     totals: Totals,
 }
@@ -227,6 +230,8 @@ impl Metrics {
         store.register(&mut registry);
         let trials = TrialMetrics::default();
         trials.register(&mut registry);
+        let reloads = ReloadMetrics::default();
+        reloads.register(&mut registry);
         let connections = Gauge::default();
         registry.register("client_connections", "Open connections of clients", connections.clone());
         let totals = Totals::default();
@@ -248,6 +253,7 @@ impl Metrics {
             saved_output,
             store,
             trials,
+            reloads,
             connections,
             totals,
         }
@@ -295,6 +301,11 @@ impl Metrics {
             self.saved_output.inc_by(saved.output);
             add(&self.totals.tokens_saved, saved.input.saturating_add(saved.output));
         }
+    }
+
+    /// What becomes of reloads of the configuration.
+    pub fn reloads(&self) -> &ReloadMetrics {
+        &self.reloads
     }
 
     /// The gauge of open connections.
@@ -368,6 +379,35 @@ pub fn log_request(outcome: &Outcome, exchange: &Exchange<'_>) {
 #[derive(Debug)]
 pub struct LogGuard {
     _writing: Writing,
+    filter: LogFilter,
+}
+
+/// Changes what is logged.
+#[derive(Debug, Clone)]
+pub struct LogFilter(reload::Handle<EnvFilter, Registered>);
+
+impl LogGuard {
+    /// What changes what is logged.
+    pub fn filter(&self) -> LogFilter {
+        self.filter.clone()
+    }
+}
+
+impl LogFilter {
+    /// Logs what the configuration says from now on, unless `RUST_LOG` says what.
+    pub fn follow(&self, config: &Config) {
+        // Without a log that is ours there is none to change.
+        if let Err(error) = self.0.reload(env_filter(config)) {
+            warn!(%error, "what is logged was not changed");
+        }
+    }
+}
+
+/// What is logged: by `RUST_LOG`, or the configuration.
+fn env_filter(config: &Config) -> EnvFilter {
+    let filter = std::env::var("RUST_LOG").ok().unwrap_or_else(|| config.log.filter.clone());
+    // The configuration was checked; a wrong RUST_LOG leaves the default.
+    EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("info"))
 }
 
 /// Begins to log to standard error, by a thread of its own so that no request waits for it.
@@ -375,9 +415,7 @@ pub struct LogGuard {
 /// # Errors
 /// The system gave no thread.
 pub fn init_log(config: &Config) -> std::io::Result<LogGuard> {
-    let filter = std::env::var("RUST_LOG").ok().unwrap_or_else(|| config.log.filter.clone());
-    // The configuration was checked; a wrong RUST_LOG leaves the default.
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let (filter, handle) = reload::Layer::new(env_filter(config));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let format = config.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let (lines, writing) = Lines::start(std::io::stderr())?;
@@ -388,5 +426,5 @@ pub fn init_log(config: &Config) -> std::io::Result<LogGuard> {
         LogFormat::Text => registry.with(layer.with_ansi(terminal)).try_init(),
         LogFormat::Json => registry.with(layer.event_format(JsonLines)).try_init(),
     };
-    Ok(LogGuard { _writing: writing })
+    Ok(LogGuard { _writing: writing, filter: LogFilter(handle) })
 }

@@ -9,16 +9,16 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::program::{output, rejoinder};
+use support::serving::{Serving, serve};
 use support::{Ask, Fault, Gate, QUESTION, generating, streamed, upstream};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Longer than anything here may take; a test that waits for it fails.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -114,6 +114,14 @@ async fn check_config_prints_what_is_in_force_with_secrets_masked() {
     ] {
         assert!(printed.lines().any(|printed| printed == line), "{line}: {printed}");
     }
+    let mut command = rejoinder(&["check-config", "--json", &path]);
+    command.env("REJOINDER_EMBEDDER_API_KEY", "canary-c").env("REJOINDER_LISTEN", "127.0.0.1:4");
+    let (code, json, error) = output(command).await;
+    assert_eq!(code, Some(0), "{error}");
+    assert!(!json.contains("canary"), "{json}");
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["ttl"], &json["listen"]), (&json!("2h"), &json!("127.0.0.1:4")));
+    assert_eq!((&json["admin"]["token"], &json["similarity_threshold"]), (&json!("***"), &json!(0.7)));
     // What it prints is a configuration.
     let again = file(folder.path(), &printed);
     let (code, reprinted, error) = run(&["check-config", &again]).await;
@@ -157,6 +165,13 @@ async fn a_wrong_configuration_is_exit_code_2_with_key_line_and_reason() {
             assert!(error.contains(key) && error.contains(reason), "{text}: {error}");
             assert!(!error.contains("canary"), "{text}: {error}");
         }
+        let (code, printed, _) = run(&["check-config", "--json", &path]).await;
+        let Value::Object(said) = serde_json::from_str(&printed).unwrap() else { panic!("{printed}") };
+        assert_eq!((code, said["error"]["line"].as_u64()), (Some(2), Some(line)), "{text}: {printed}");
+        assert_eq!(said["error"]["file"], path.as_str(), "{text}");
+        assert!(said["error"]["key"].as_str().unwrap().ends_with(key), "{text}: {printed}");
+        assert!(said["error"]["reason"].as_str().unwrap().contains(reason), "{text}: {printed}");
+        assert!(!printed.contains("canary"), "{text}: {printed}");
     }
     let (code, _, error) = run(&["check-config", "/no/such/file.toml"]).await;
     assert_eq!(code, Some(2));
@@ -192,74 +207,6 @@ async fn a_flag_wins_over_the_environment_that_over_the_file_and_that_over_the_d
     assert_eq!(line(&["--config", &path, "--ttl", "1h"], &environment, "ttl").await, "\"1h\"");
     assert_eq!(line(&["--config", &path], &environment, "listen").await, "\"127.0.0.1:3\"");
     assert_eq!(line(&[], &[("REJOINDER_CONFIG", &path)], "embedder").await, "\"off\"");
-}
-
-/// A running `rejoinder serve`, its log read line by line.
-struct Serving {
-    child: Child,
-    log: Lines<BufReader<ChildStderr>>,
-    lines: Vec<String>,
-    clients: SocketAddr,
-}
-
-impl Serving {
-    async fn start(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut serving = Self { child, log, lines: Vec::new(), clients: SocketAddr::from(([0; 4], 0)) };
-        let line = serving.until("listening for clients").await;
-        let address = line["address"].as_str().unwrap();
-        serving.clients = address.parse().unwrap_or_else(|_| panic!("{line}"));
-        serving
-    }
-
-    /// Reads the log up to a message.
-    async fn until(&mut self, message: &str) -> Value {
-        let read = async {
-            loop {
-                let line = self.log.next_line().await.unwrap();
-                let line = line.unwrap_or_else(|| panic!("no {message:?} in {:#?}", self.lines));
-                self.lines.push(line.clone());
-                let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line} is no JSON"));
-                if line["message"] == message || (message.is_empty() && line["path"].is_string()) {
-                    return line;
-                }
-            }
-        };
-        tokio::time::timeout(DEADLINE, read).await.unwrap_or_else(|_| panic!("no {message:?}"))
-    }
-
-    async fn signal(&self, name: &str) {
-        let id = self.child.id().unwrap().to_string();
-        let status = Command::new("kill").args([&format!("-{name}"), &id]).status().await.unwrap();
-        assert!(status.success());
-    }
-
-    /// Waits for its end; gives the exit code and the whole log.
-    async fn end(mut self) -> (Option<i32>, String) {
-        let end = async {
-            while let Some(line) = self.log.next_line().await.unwrap() {
-                self.lines.push(line);
-            }
-            self.child.wait().await.unwrap()
-        };
-        let status = tokio::time::timeout(DEADLINE, end).await.expect("it ends");
-        (status.code(), self.lines.join("\n"))
-    }
-}
-
-fn serve(upstream: &str) -> Command {
-    rejoinder(&[
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "127.0.0.1:0",
-        "--upstream",
-        upstream,
-        "--embedder",
-        "off",
-    ])
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::Refusal;
 use crate::config;
 
 /// The checks before every path but the probes'.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Access {
     /// The hash of the token, so that comparing takes the same time whatever is sent.
     token: Option<blake3::Hash>,
@@ -20,8 +20,13 @@ pub(super) struct Access {
 
 impl Access {
     pub(super) fn new(config: &config::Admin, address: SocketAddr) -> Self {
+        Self { token: None, hosts: Vec::new(), port: address.port() }.renewed(config)
+    }
+
+    /// The same listener under another configuration.
+    pub(super) fn renewed(&self, config: &config::Admin) -> Self {
         let token = config.token.as_ref().map(|token| blake3::hash(token.expose().as_bytes()));
-        Self { token, hosts: config.hosts.clone(), port: address.port() }
+        Self { token, hosts: config.hosts.clone(), port: self.port }
     }
 
     pub(super) fn check(&self, parts: &request::Parts) -> Result<(), Refusal> {

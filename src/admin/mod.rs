@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -29,22 +30,25 @@ pub use readiness::Readiness;
 use transfer::Transfers;
 
 use crate::cache::Cache;
-use crate::config::Config;
+use crate::config::{Config, Status};
 use crate::proxy::body::Body;
 use crate::telemetry::Metrics;
 
-/// The service of the admin listener. Cheap to clone.
+/// The service of the admin listener. Cheap to clone: all clones are one.
 #[derive(Clone)]
 pub struct Admin {
-    shared: Arc<Shared>,
+    shared: Arc<ArcSwap<Shared>>,
 }
 
+/// What requests are answered from, under one configuration. What lasts is shared with those before and after it.
+#[derive(Clone)]
 struct Shared {
     access: Access,
     cache: Arc<Cache>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     transfers: Transfers,
+    status: Arc<Status>,
 }
 
 /// An answer that is not what was asked for.
@@ -71,10 +75,25 @@ impl Admin {
         cache: Arc<Cache>,
         metrics: Arc<Metrics>,
         readiness: Readiness,
+        status: Arc<Status>,
     ) -> Self {
         let access = Access::new(&config.admin, address);
         let transfers = Transfers::new(config);
-        Self { shared: Arc::new(Shared { access, cache, metrics, readiness, transfers }) }
+        let shared = Shared { access, cache, metrics, readiness, transfers, status };
+        Self { shared: Arc::new(ArcSwap::from_pointee(shared)) }
+    }
+
+    /// Answers whatever comes from now on under another configuration.
+    pub fn renew(&self, config: &Config, cache: Arc<Cache>) {
+        let shared = self.shared.load();
+        let renewed = Shared {
+            access: shared.access.renewed(&config.admin),
+            readiness: shared.readiness.renewed(config),
+            transfers: shared.transfers.renewed(config),
+            cache,
+            ..Shared::clone(&shared)
+        };
+        self.shared.store(Arc::new(renewed));
     }
 }
 
@@ -115,6 +134,7 @@ impl Shared {
         self.access.check(&parts)?;
         match path {
             "/metrics" => get(&parts.method, || self.prometheus()),
+            "/config" => get(&parts.method, || Ok(json_response(StatusCode::OK, &self.status.report()))),
             "/internal/metrics" => get(&parts.method, || {
                 Ok(json_response(StatusCode::OK, &self.metrics.counters(self.cache.embeddings())))
             }),
@@ -196,7 +216,7 @@ impl Service<Request<Incoming>> for Admin {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let shared = Arc::clone(&self.shared);
+        let shared = self.shared.load_full();
         Box::pin(async move { Ok(shared.answer(request).await) })
     }
 }

@@ -21,11 +21,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_secs(2);
 
 /// Asks the parts how they are.
+#[derive(Clone)]
 pub struct Readiness {
     cache: Arc<Cache>,
     upstream: Uri,
     stopping: watch::Receiver<bool>,
-    last: Mutex<Option<(Instant, State)>>,
+    last: Arc<Mutex<Option<(Instant, State)>>>,
 }
 
 /// How a part is.
@@ -67,7 +68,15 @@ impl Report {
 impl Readiness {
     /// Readiness of these parts; `stopping` tells when the process shuts down.
     pub fn new(config: &Config, cache: Arc<Cache>, stopping: watch::Receiver<bool>) -> Self {
-        Self { cache, upstream: config.upstream.clone(), stopping, last: Mutex::new(None) }
+        Self { cache, upstream: config.upstream.clone(), stopping, last: Arc::default() }
+    }
+
+    /// The same under another configuration.
+    pub(super) fn renewed(&self, config: &Config) -> Self {
+        let upstream = config.upstream.clone();
+        // What was found of another upstream says nothing of this one.
+        let last = if upstream == self.upstream { Arc::clone(&self.last) } else { Arc::default() };
+        Self { upstream, last, ..self.clone() }
     }
 
     /// Asks all parts.

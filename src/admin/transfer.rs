@@ -38,7 +38,7 @@ const FLUSH_BYTES: usize = 16 << 20;
 const LINES_IN_A_ROW: u64 = 16;
 
 /// What both need to know.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Transfers {
     limits: Limits,
     /// The longest line that is read.
@@ -60,6 +60,11 @@ impl Transfers {
             idle: config.timeouts.idle,
             room: Arc::new(Semaphore::new(AT_ONCE)),
         }
+    }
+
+    /// The same under another configuration; those under way count on.
+    pub(super) fn renewed(&self, config: &Config) -> Self {
+        Self { room: Arc::clone(&self.room), ..Self::new(config) }
     }
 
     fn enter(&self) -> Result<OwnedSemaphorePermit, Refusal> {

@@ -3,6 +3,7 @@
 //!
 //! Called by `proxy` through [`super::Cache`]. Holds keyed hashes, never a credential.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
@@ -13,7 +14,7 @@ use super::key::CredentialId;
 /// owners a miss.
 #[derive(Debug)]
 pub struct Credentials {
-    accepted: Cache<CredentialId, Acceptance>,
+    accepted: Arc<Cache<CredentialId, Acceptance>>,
     lifetime: Duration,
 }
 
@@ -34,7 +35,13 @@ const CAPACITY: usize = 100_000;
 impl Credentials {
     /// Remembers each acceptance for `lifetime` (`credential_ttl`).
     pub fn new(lifetime: Duration) -> Self {
-        Self { accepted: Cache::new(CAPACITY), lifetime }
+        Self { accepted: Arc::new(Cache::new(CAPACITY)), lifetime }
+    }
+
+    /// The same acceptances, each remembered for `lifetime`.
+    #[must_use]
+    pub fn lasting(&self, lifetime: Duration) -> Self {
+        Self { accepted: Arc::clone(&self.accepted), lifetime }
     }
 
     /// How long an acceptance counts.

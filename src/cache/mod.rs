@@ -52,9 +52,10 @@ use crate::verify::Verifier;
 /// How long a lookup waits for embeddings begun before it; they are ahead of its own in one queue.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Everything the cache needs to judge and store.
+/// Everything the cache needs to judge and store. What settings can change lies here by value, the rest is shared with
+/// the caches made of it by [`Cache::renewed`].
 pub struct Cache {
-    keys: KeyRing,
+    keys: Arc<KeyRing>,
     store: Store,
     embedder: Option<Embedder>,
     verifier: Option<Verifier>,
@@ -62,11 +63,11 @@ pub struct Cache {
     rules: Rules,
     ttl: Duration,
     credentials: Credentials,
-    pending: Pending,
+    pending: Arc<Pending>,
     trials: Trials,
-    behind: Behind,
+    behind: Arc<Behind>,
     /// Embeddings asked for.
-    embeddings: AtomicU64,
+    embeddings: Arc<AtomicU64>,
 }
 
 /// A request as the cache sees it.
@@ -178,6 +179,13 @@ pub struct Parts {
     pub embedder: Option<Embedder>,
     /// Judges the best candidates; `None` leaves it to similarity and the guard.
     pub verifier: Option<Verifier>,
+    /// What may change while it runs.
+    pub settings: Settings,
+}
+
+/// What of a [`Cache`] may change while it runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
     /// How sure one must be.
     pub policy: Policy,
     /// Which prompts are never matched by meaning.
@@ -195,25 +203,42 @@ impl Cache {
     /// while.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let trials = Trials::new(parts.trials, parts.policy);
-        if let Some(verified) = trials.verified() {
-            for evidence in parts.store.all_evidence() {
-                verified.recall(&evidence);
-            }
-        }
+        let settings = parts.settings;
+        let trials = Trials::new(settings.trials, settings.policy, || parts.store.all_evidence());
         Self {
-            keys: KeyRing::new(parts.secret.as_deref(), &parts.store),
+            keys: Arc::new(KeyRing::new(parts.secret.as_deref(), &parts.store)),
             store: parts.store,
             embedder: parts.embedder,
             verifier: parts.verifier,
             policy: trials.policy(),
             trials,
-            rules: parts.rules,
-            ttl: parts.ttl,
-            credentials: Credentials::new(parts.credential_ttl),
-            pending: Pending::default(),
-            behind: Behind::default(),
-            embeddings: AtomicU64::new(0),
+            rules: settings.rules,
+            ttl: settings.ttl,
+            credentials: Credentials::new(settings.credential_ttl),
+            pending: Arc::default(),
+            behind: Arc::default(),
+            embeddings: Arc::default(),
+        }
+    }
+
+    /// The same cache under other settings: the same entries, credentials, evidence and work behind requests. What goes
+    /// on under the old ones ends under them. As [`Cache::new`], it may take a while where mode verified begins.
+    #[must_use]
+    pub fn renewed(&self, settings: Settings) -> Self {
+        let trials = self.trials.renewed(settings.trials, settings.policy, || self.store.all_evidence());
+        Self {
+            keys: Arc::clone(&self.keys),
+            store: self.store.clone(),
+            embedder: self.embedder.clone(),
+            verifier: self.verifier.clone(),
+            policy: trials.policy(),
+            trials,
+            rules: settings.rules,
+            ttl: settings.ttl,
+            credentials: self.credentials.lasting(settings.credential_ttl),
+            pending: Arc::clone(&self.pending),
+            behind: Arc::clone(&self.behind),
+            embeddings: Arc::clone(&self.embeddings),
         }
     }
 
@@ -230,6 +255,11 @@ impl Cache {
     /// The embedder, for the admin listener.
     pub fn embedder(&self) -> Option<&Embedder> {
         self.embedder.as_ref()
+    }
+
+    /// Whether there is a verifier.
+    pub fn has_verifier(&self) -> bool {
+        self.verifier.is_some()
     }
 
     /// How many embeddings were asked for.

@@ -5,6 +5,7 @@
 //! replaced, removed by another replica) leave theirs behind until then.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -75,14 +76,22 @@ fn reason<S: Serializer>(reason: &MissReason, serializer: S) -> Result<S::Ok, S:
 /// The latest near misses.
 #[derive(Debug)]
 pub struct NearMisses {
-    most: usize,
+    most: AtomicUsize,
     list: Mutex<VecDeque<NearMiss>>,
 }
 
 impl NearMisses {
     /// A list of so many at most; 0 keeps none.
     pub fn new(most: usize) -> Self {
-        Self { most, list: Mutex::new(VecDeque::new()) }
+        Self { most: AtomicUsize::new(most), list: Mutex::new(VecDeque::new()) }
+    }
+
+    /// From now on keeps so many at most, and gives up the oldest of what is beyond.
+    pub(super) fn keep(&self, most: usize) {
+        let mut list = self.list.lock();
+        self.most.store(most, Ordering::Relaxed);
+        let beyond = list.len().saturating_sub(most);
+        list.drain(..beyond);
     }
 
     /// Notes a candidate, if it fell just short: below a threshold by no more than [`MARGIN`], not sure enough, or
@@ -96,7 +105,7 @@ impl NearMisses {
         };
         // A request whose reply is to live for no time leaves no prompt behind either.
         let fleeting = query.directives.no_store || query.directives.ttl.is_some_and(|ttl| ttl.is_zero());
-        if !near || self.most == 0 || fleeting {
+        if !near || self.most.load(Ordering::Relaxed) == 0 || fleeting {
             return;
         }
         let now = SystemTime::now();
@@ -118,10 +127,14 @@ impl NearMisses {
             until: now.checked_add(life).unwrap_or(now),
         };
         let mut list = self.list.lock();
-        while list.len() >= self.most {
+        // Read again, under the lock: it may be another by now.
+        let most = self.most.load(Ordering::Relaxed);
+        while !list.is_empty() && list.len() >= most {
             list.pop_front();
         }
-        list.push_back(near_miss);
+        if most > 0 {
+            list.push_back(near_miss);
+        }
     }
 
     /// The latest whose entries have not outlived their time, newest first.

@@ -19,6 +19,7 @@ use super::verified::{Judgement, Limits, Verified};
 use super::{Agreement, Cache, Found, Hit, Miss, Query};
 use crate::dialect::Reply;
 use crate::store::entry::{Entry, Placed};
+use crate::store::evidence::Evidence;
 
 /// The similarity from which a candidate is looked at in mode observe: what is below no setting would serve.
 const OBSERVED_FROM: f32 = 0.5;
@@ -92,27 +93,54 @@ pub struct Trials {
     /// As configured; the cache's own policy has lower floors in mode observe.
     configured: Policy,
     /// What mode observe has seen.
-    pub observations: Observations,
+    pub observations: Arc<Observations>,
     /// What audits have found.
-    pub audits: Audits,
+    pub audits: Arc<Audits>,
     /// Candidates that fell just short.
-    pub near_misses: NearMisses,
-    verified: Option<Verified>,
+    pub near_misses: Arc<NearMisses>,
+    verified: Option<Arc<Verified>>,
     waiting: Arc<Semaphore>,
     working: Arc<Semaphore>,
 }
 
 impl Trials {
-    pub(super) fn new(options: TrialOptions, configured: Policy) -> Self {
+    /// `evidence` is what the store remembers, asked for in mode verified.
+    pub(super) fn new(
+        options: TrialOptions,
+        configured: Policy,
+        evidence: impl FnOnce() -> Vec<Evidence>,
+    ) -> Self {
         Self {
             options,
             configured,
-            observations: Observations::new(configured.calibration.basis),
-            audits: Audits::default(),
-            near_misses: NearMisses::new(options.near_misses),
-            verified: options.verified.map(Verified::new),
+            observations: Arc::new(Observations::new(configured.calibration.basis)),
+            audits: Arc::default(),
+            near_misses: Arc::new(NearMisses::new(options.near_misses)),
+            verified: options.verified.map(|limits| recalled(limits, evidence)),
             waiting: Arc::new(Semaphore::new(usize::try_from(WAITING_KIB).unwrap_or(Semaphore::MAX_PERMITS))),
             working: Arc::new(Semaphore::new(WORKING)),
+        }
+    }
+
+    /// The same under other options and another policy. What mode verified has learned is kept while its limits stay.
+    pub(super) fn renewed(
+        &self,
+        options: TrialOptions,
+        configured: Policy,
+        evidence: impl FnOnce() -> Vec<Evidence>,
+    ) -> Self {
+        self.near_misses.keep(options.near_misses);
+        let learned = self.verified.as_ref().filter(|_| options.verified == self.options.verified);
+        let verified = learned.cloned().or_else(|| options.verified.map(|limits| recalled(limits, evidence)));
+        Self {
+            options,
+            configured,
+            observations: Arc::clone(&self.observations),
+            audits: Arc::clone(&self.audits),
+            near_misses: Arc::clone(&self.near_misses),
+            verified,
+            waiting: Arc::clone(&self.waiting),
+            working: Arc::clone(&self.working),
         }
     }
 
@@ -128,7 +156,7 @@ impl Trials {
 
     /// What decides in mode verified.
     pub fn verified(&self) -> Option<&Verified> {
-        self.verified.as_ref()
+        self.verified.as_deref()
     }
 
     /// The policy by which candidates are found: in mode observe one that lets in what other settings would serve,
@@ -157,6 +185,15 @@ impl Trials {
         Floors { similarity, ..self.configured.floors() }
             .check(hit.decision.similarity, hit.decision.confidence)
     }
+}
+
+/// What decides in mode verified, with what the store remembers.
+fn recalled(limits: Limits, evidence: impl FnOnce() -> Vec<Evidence>) -> Arc<Verified> {
+    let verified = Verified::new(limits);
+    for evidence in evidence() {
+        verified.recall(&evidence);
+    }
+    Arc::new(verified)
 }
 
 impl Cache {

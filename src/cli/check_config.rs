@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::json;
 
 use super::{environment, failed};
-use crate::config::{Config, Flags};
+use crate::config::{Config, ConfigError, Flags, Problem};
 
 /// Validate a configuration and print the one in force, secrets masked.
 ///
@@ -18,6 +19,10 @@ pub(super) struct CheckConfig {
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 
+    /// Print JSON: the configuration, or what is wrong with it as {"error": {"file", "line", "key", "reason"}}
+    #[arg(long)]
+    json: bool,
+
     #[command(flatten)]
     flags: Flags,
 }
@@ -25,9 +30,16 @@ pub(super) struct CheckConfig {
 impl CheckConfig {
     pub(super) fn run(self) -> ExitCode {
         let flags = Flags { config: self.file.or(self.flags.config), ..self.flags };
-        let checked = Config::load(flags, &environment).map_err(anyhow::Error::from);
-        match checked.and_then(|config| toml::to_string(&config).context("the configuration cannot be shown"))
-        {
+        let config = match Config::load(flags, &environment) {
+            Ok(config) => config,
+            Err(error) => return wrong(error, self.json),
+        };
+        let shown = if self.json {
+            serde_json::to_string_pretty(&config).map(|text| text + "\n").map_err(anyhow::Error::from)
+        } else {
+            toml::to_string(&config).map_err(anyhow::Error::from)
+        };
+        match shown.context("the configuration cannot be shown") {
             Ok(text) => {
                 print!("{text}");
                 ExitCode::SUCCESS
@@ -35,4 +47,11 @@ impl CheckConfig {
             Err(error) => failed(&error, 2),
         }
     }
+}
+
+fn wrong(error: ConfigError, json: bool) -> ExitCode {
+    if json {
+        println!("{}", json!({"error": Problem::from(&error)}));
+    }
+    failed(&error.into(), 2)
 }

@@ -3,6 +3,7 @@
 mod admin_client;
 mod check_config;
 mod completions;
+mod config_reference;
 mod demo;
 mod entries;
 mod eval;
@@ -10,12 +11,15 @@ mod export;
 mod healthcheck;
 mod import;
 mod purge;
+mod reload;
 mod serve;
 mod stats;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// A cache in front of the model: a transparent proxy for OpenAI-, Anthropic- and Ollama-compatible APIs that
 /// answers repeated questions, also reworded ones, from its store.
@@ -52,6 +56,9 @@ enum Command {
     CheckConfig(Box<check_config::CheckConfig>),
     /// Ask a running proxy whether it is alive; for container health checks
     Healthcheck(Box<healthcheck::Healthcheck>),
+    /// Print the page docs/configuration.md
+    #[command(hide = true)]
+    ConfigReference,
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -59,8 +66,10 @@ enum Command {
 /// Runs the command of this process's arguments. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration; 3,
 /// where a command says so, done in part.
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
-        Command::Serve(serve) => serve.run(),
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.command {
+        Command::Serve(serve) => serve.run(typed(&matches)),
         Command::Demo(demo) => demo.run(),
         Command::Eval(eval) => eval.run(),
         Command::Stats(stats) => stats.run(),
@@ -70,8 +79,16 @@ pub fn run() -> ExitCode {
         Command::Import(import) => import.run(),
         Command::CheckConfig(check) => check.run(),
         Command::Healthcheck(check) => check.run(),
+        Command::ConfigReference => config_reference::run(),
         Command::Completions(completions) => completions.run(),
     }
+}
+
+/// The flags of the command that stood on the command line, by the keys that they have in the file.
+fn typed(matches: &ArgMatches) -> BTreeSet<String> {
+    let Some((_, command)) = matches.subcommand() else { return BTreeSet::new() };
+    let typed = |id: &&clap::Id| command.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+    command.ids().filter(typed).map(|id| id.as_str().to_owned()).collect()
 }
 
 /// Says on standard error what went wrong, with its causes.

@@ -1,17 +1,23 @@
 //! `rejoinder serve`: runs the proxy until SIGTERM or SIGINT.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
 use tracing::info;
 
+use super::reload::{Hangup, Reloading};
 use super::{environment, failed, runtime};
-use crate::config::{Config, Flags};
+use crate::config::{Fingerprint, Flags, Loaded, Loader};
 use crate::server::Server;
-use crate::telemetry::init_log;
+use crate::telemetry::{LogFilter, init_log};
 
 /// Run the proxy.
+///
+/// The configuration is read again on SIGHUP and when its files change; what cannot change while it runs is named in the
+/// log, and where it is wrong the one before stays.
 ///
 /// Every flag is also `REJOINDER_<FLAG>` in the environment and a key of the file given by --config, where there
 /// are more (config/rejoinder.toml lists all). Secrets are no flags: `REJOINDER_ADMIN_TOKEN`, `REJOINDER_SECRET`,
@@ -23,17 +29,22 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    pub(super) fn run(self) -> ExitCode {
-        let config = match Config::load(self.flags, &environment) {
-            Ok(config) => config,
+    /// `typed` are the keys of the flags that stood on the command line.
+    pub(super) fn run(self, typed: BTreeSet<String>) -> ExitCode {
+        let loader = Loader::new(self.flags, typed);
+        // Before they are read, so that no change in between is missed.
+        let seen = loader.fingerprint(None, &environment);
+        let first = match loader.load(&environment) {
+            Ok(first) => first,
             Err(error) => return failed(&error.into(), 2),
         };
-        let _log = match init_log(&config).context("cannot start to log") {
+        let log = match init_log(&first.config).context("cannot start to log") {
             Ok(log) => log,
             Err(error) => return failed(&error, 1),
         };
+        let start = Start { loader, first, seen, log: log.filter() };
         let served =
-            runtime().context("cannot start the runtime").and_then(|runtime| runtime.block_on(serve(config)));
+            runtime().context("cannot start the runtime").and_then(|runtime| runtime.block_on(serve(start)));
         match served {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error, 1),
@@ -41,11 +52,25 @@ impl Serve {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// What serving begins with.
+struct Start {
+    loader: Loader,
+    first: Loaded,
+    /// What stood in the configuration's files.
+    seen: Fingerprint,
+    log: LogFilter,
+}
+
+async fn serve(start: Start) -> anyhow::Result<()> {
+    let Start { loader, first, seen, log } = start;
     // Before listening, so that no signal finds the default handler.
-    let stop = Stop::listen()?;
-    let server = Server::start(config).await?;
-    stop.wait().await;
+    let (stop, hangup) = (Stop::listen()?, Hangup::listen()?);
+    let server = Server::start(first).await?;
+    let reloading = Reloading { loader: Arc::new(loader), live: Arc::clone(server.live()), log, seen };
+    tokio::select! {
+        () = stop.wait() => {}
+        () = reloading.run(hangup) => {}
+    }
     info!("shutting down: open requests may finish");
     server.shutdown().await;
     info!("stopped");

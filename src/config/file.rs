@@ -1,14 +1,16 @@
 //! The TOML file: the same keys as the flags, in snake case, and tables for the rest.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
 use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
 
 use super::{
-    Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Redis, RedisUrl,
+    Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Place, Redis, RedisUrl,
     Secret, Timeouts, secret, units,
 };
 
@@ -67,14 +69,24 @@ pub enum FileError {
         /// Why.
         source: std::io::Error,
     },
+    /// It is not one that would be meant while the program runs.
+    #[error("the configuration {} {problem}", path.display())]
+    Unlikely {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        problem: &'static str,
+    },
     /// It is no TOML, or a key is unknown or has a value of the wrong kind.
-    #[error("{}:{line}: {message}", path.display())]
+    #[error("{}:{line}: {key}: {message}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// The key and the reason.
+        /// The key, or what stands where one should.
+        key: String,
+        /// Why.
         message: String,
     },
 }
@@ -87,33 +99,82 @@ impl FileConfig {
         Self::parse(path, text)
     }
 
+    /// Reads a file that may be changed under our eyes. An empty one is rather being written, or was when the disk was
+    /// full, than meant to set everything to its default; and a pipe was read once already.
+    pub fn read_again(path: &Path) -> Result<Self, FileError> {
+        let unlikely = |problem| Err(FileError::Unlikely { path: path.to_owned(), problem });
+        let metadata =
+            std::fs::metadata(path).map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+        if !metadata.is_file() {
+            return unlikely("is no regular file, so it cannot be read a second time");
+        }
+        let read = Self::read(path)?;
+        if read.source.text.is_empty() {
+            return unlikely("is empty; for nothing but defaults, leave a comment in it");
+        }
+        Ok(read)
+    }
+
     /// Reads a file's text; `path` is named in errors.
     pub fn parse(path: &Path, text: String) -> Result<Self, FileError> {
         match toml::from_str::<Self>(&text) {
             Ok(config) => Ok(Self { source: Source { path: path.to_owned(), text }, ..config }),
             Err(error) => {
                 let start = error.span().map_or(0, |span| span.start);
-                let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;
+                let line = line_at(&text, start);
                 // A value's own error does not name its key; the line does.
                 let at = text.lines().nth(line - 1).unwrap_or_default().trim();
                 // No more of the line than its first word: what follows may be a secret.
-                let key = at.split(['=', ' ', '\t']).next().unwrap_or_default();
-                let message = format!("{key}: {}", error.message());
-                Err(FileError::Parse { path: path.to_owned(), line, message })
+                let key = at.split(['=', ' ', '\t']).next().unwrap_or_default().to_owned();
+                Err(FileError::Parse {
+                    path: path.to_owned(),
+                    line,
+                    key,
+                    message: error.message().to_owned(),
+                })
             }
         }
     }
 }
 
+/// The line of a byte, from 1.
+fn line_at(text: &str, byte: usize) -> usize {
+    text.get(..byte).unwrap_or_default().matches('\n').count() + 1
+}
+
 impl Source {
-    /// Where a key was set: file, line and key, or the key alone where the file does not have it.
-    pub(super) fn place(&self, key: &str) -> String {
-        let set = |line: &str| {
-            line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
-        };
-        match self.text.lines().position(set) {
-            Some(at) => format!("{}:{}: {key}", self.path.display(), at + 1),
-            None => key.to_owned(),
+    /// Where a key was set, with its table's name before it: file, line and key, or the key alone where the file does
+    /// not have it.
+    pub(super) fn place(&self, key: &str) -> Place {
+        let line = self.byte(key).map(|byte| line_at(&self.text, byte));
+        Place { file: line.map(|line| (self.path.clone(), line)), key: key.to_owned() }
+    }
+
+    fn byte(&self, key: &str) -> Option<usize> {
+        let document = DeTable::parse(&self.text).ok()?;
+        let mut table = document.get_ref();
+        let mut parts = key.split('.').peekable();
+        while let Some(part) = parts.next() {
+            let (name, value) = table.get_key_value(part)?;
+            if parts.peek().is_none() {
+                return Some(name.span().start);
+            }
+            let DeValue::Table(inner) = value.get_ref() else { return None };
+            table = inner;
         }
+        None
+    }
+
+    /// The keys that it sets, each with its table's name before it.
+    pub(super) fn keys(&self) -> BTreeSet<String> {
+        let table = self.text.parse::<toml::Table>().unwrap_or_default();
+        let mut keys = BTreeSet::new();
+        for (name, value) in table {
+            match value {
+                toml::Value::Table(inner) => keys.extend(inner.keys().map(|key| format!("{name}.{key}"))),
+                _ => drop(keys.insert(name)),
+            }
+        }
+        keys
     }
 }

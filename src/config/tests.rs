@@ -1,5 +1,7 @@
 use std::path::Path;
+use std::time::Duration;
 
+use super::merge::UPSTREAM;
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {

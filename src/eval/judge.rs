@@ -20,7 +20,7 @@ use crate::cache::key::Identity;
 use crate::cache::outcome::Layer;
 use crate::cache::rules::Rules;
 use crate::cache::trial::TrialOptions;
-use crate::cache::{Cache, Parts, Query, normalise};
+use crate::cache::{Cache, Parts, Query, Settings, normalise};
 use crate::dialect::json::Json;
 use crate::dialect::{Endpoint, Form, Reply};
 use crate::embed::{EmbedError, Embedder, Embedding, Similarity};
@@ -147,12 +147,14 @@ impl Judge {
             store,
             embedder: Some(embedder.clone()),
             verifier: models.verifier,
-            policy: policy.at(Floors::NONE),
-            rules,
-            // A pair lives for milliseconds; its entry must not expire meanwhile.
-            ttl: Duration::from_hours(24),
-            credential_ttl: Duration::from_hours(24),
-            trials: TrialOptions::OFF,
+            settings: Settings {
+                policy: policy.at(Floors::NONE),
+                rules,
+                // A pair lives for milliseconds; its entry must not expire meanwhile.
+                ttl: Duration::from_hours(24),
+                credential_ttl: Duration::from_hours(24),
+                trials: TrialOptions::OFF,
+            },
         });
         Ok(Self { cache: Arc::new(cache), embedder, reply: reply()? })
     }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderName, Method, Request, Response, Version, request};
@@ -45,8 +46,7 @@ use crate::cache::outcome::{Forward, Outcome};
 use crate::config::Config;
 use crate::dialect::{Endpoint, Reply};
 
-/// The proxy. Cheap to clone: all clones are one.
-#[derive(Clone)]
+/// The proxy under one configuration.
 pub struct Proxy {
     cache: Arc<Cache>,
     upstream: Arc<Upstream>,
@@ -58,8 +58,13 @@ pub struct Proxy {
     audits: Arc<Semaphore>,
 }
 
+/// The proxy in force, as the service of the client listener. Each request keeps the one it came to, so that none sees
+/// two configurations.
+#[derive(Clone)]
+pub struct Current(Arc<ArcSwap<Proxy>>);
+
 /// What of the configuration a request's way depends on.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Settings {
     scope_headers: Vec<HeaderName>,
     scope_user: bool,
@@ -117,17 +122,7 @@ impl Proxy {
     /// # Errors
     /// Its URL is none that requests can go to.
     pub fn new(config: &Config, cache: Arc<Cache>) -> Result<Self, UpstreamUrlError> {
-        let settings = Settings {
-            scope_headers: config.cache.scope_headers.clone(),
-            scope_user: config.cache.scope_user,
-            include_usage: config.cache.include_usage,
-            max_entry_bytes: config.limits.max_entry_bytes.as_usize(),
-            max_request_bytes: config.limits.max_request_bytes.as_usize(),
-            idle: config.timeouts.idle,
-            ask_endpoint: Endpoint::of_path(&config.ask.path).unwrap_or(Endpoint::OllamaGenerate),
-            ask_model: config.ask.model.clone(),
-            log_prompts: config.log.prompts,
-        };
+        let settings = Settings::of(config);
         Ok(Self {
             cache,
             upstream: Arc::new(Upstream::new(config)?),
@@ -139,7 +134,47 @@ impl Proxy {
         })
     }
 
-    async fn handle(self, request: Request<Incoming>) -> Answered {
+    /// The same proxy under another configuration, where `before` was the one so far: what goes on goes on, flights can
+    /// still be joined, connections upstream are kept where nothing about them changed.
+    ///
+    /// # Errors
+    /// As [`Proxy::new`].
+    pub fn renewed(
+        &self,
+        config: &Config,
+        before: &Config,
+        cache: Arc<Cache>,
+    ) -> Result<Self, UpstreamUrlError> {
+        let settings = Settings::of(config);
+        let upstream = if Upstream::differs(config, before) {
+            // Requests that are under way count against the old limit.
+            Arc::new(Upstream::new(config)?)
+        } else {
+            Arc::clone(&self.upstream)
+        };
+        let flights = if settings.max_entry_bytes == self.settings.max_entry_bytes {
+            Arc::clone(&self.flights)
+        } else {
+            Arc::new(Flights::new(settings.max_entry_bytes))
+        };
+        // A reading holds the scope, which settings and upstream's URL are part of.
+        let readings = if settings == *self.settings && config.upstream == before.upstream {
+            Arc::clone(&self.readings)
+        } else {
+            Arc::new(Readings::new())
+        };
+        Ok(Self {
+            cache,
+            upstream,
+            flights,
+            layouts: Arc::clone(&self.layouts),
+            readings,
+            settings: Arc::new(settings),
+            audits: Arc::clone(&self.audits),
+        })
+    }
+
+    async fn handle(&self, request: Request<Incoming>) -> Answered {
         let (mut parts, incoming) = request.into_parts();
         let path = parts.uri.clone();
         if parts.version == Version::HTTP_2 {
@@ -228,7 +263,40 @@ impl Proxy {
     }
 }
 
-impl Service<Request<Incoming>> for Proxy {
+impl Settings {
+    fn of(config: &Config) -> Self {
+        Self {
+            scope_headers: config.cache.scope_headers.clone(),
+            scope_user: config.cache.scope_user,
+            include_usage: config.cache.include_usage,
+            max_entry_bytes: config.limits.max_entry_bytes.as_usize(),
+            max_request_bytes: config.limits.max_request_bytes.as_usize(),
+            idle: config.timeouts.idle,
+            ask_endpoint: Endpoint::of_path(&config.ask.path).unwrap_or(Endpoint::OllamaGenerate),
+            ask_model: config.ask.model.clone(),
+            log_prompts: config.log.prompts,
+        }
+    }
+}
+
+impl Current {
+    /// Serves by this proxy until it is replaced.
+    pub fn new(proxy: Proxy) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(proxy)))
+    }
+
+    /// The proxy in force.
+    pub fn get(&self) -> Arc<Proxy> {
+        self.0.load_full()
+    }
+
+    /// Serves whatever comes from now on by this proxy.
+    pub fn replace(&self, proxy: Proxy) {
+        self.0.store(Arc::new(proxy));
+    }
+}
+
+impl Service<Request<Incoming>> for Current {
     type Response = Answered;
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Answered, Self::Error>> + Send>>;
@@ -238,7 +306,7 @@ impl Service<Request<Incoming>> for Proxy {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let proxy = self.clone();
+        let proxy = self.get();
         Box::pin(async move { Ok(proxy.handle(request).await) })
     }
 }

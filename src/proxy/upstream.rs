@@ -84,6 +84,12 @@ impl Upstream {
         })
     }
 
+    /// Whether the upstreams of two configurations differ.
+    pub fn differs(one: &Config, other: &Config) -> bool {
+        let of = |config: &Config| (config.upstream.clone(), config.timeouts.clone());
+        of(one) != of(other) || one.limits.max_upstream_requests != other.limits.max_upstream_requests
+    }
+
     /// The base URL, as scopes hold it.
     pub fn url(&self) -> &str {
         &self.url

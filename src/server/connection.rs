@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,7 +27,8 @@ use crate::telemetry::Metrics;
 /// A listener and what serves its connections.
 pub(super) struct Listener<S> {
     pub(super) socket: TcpListener,
-    pub(super) settings: Settings,
+    /// Those in force; a connection keeps the ones it came to.
+    pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) service: S,
     /// Where open connections are counted.
@@ -88,8 +90,7 @@ where
     /// connections.
     pub(super) async fn run(self) {
         let Self { socket, settings, mut stopping, service, connections } = self;
-        let builder = settings.builder();
-        let permits = Arc::new(Semaphore::new(settings.max_connections));
+        let permits = Arc::new(Semaphore::new(settings.load().max_connections));
         let graceful = GracefulShutdown::new();
         let mut open = JoinSet::new();
         loop {
@@ -110,8 +111,10 @@ where
                     continue;
                 }
             };
+            let settings = settings.load();
             let connection = graceful.watch(
-                builder
+                settings
+                    .builder()
                     .serve_connection_with_upgrades(
                         prepare(stream, &settings),
                         TowerToHyperService::new(service.clone()),

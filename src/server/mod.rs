@@ -3,6 +3,7 @@
 //! Called by `cli`, by the tests and by the benchmarks, which all start the same [`Server`].
 
 mod connection;
+mod live;
 mod socket;
 mod stack;
 
@@ -15,16 +16,19 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use connection::{Listener, Settings};
+use connection::Listener;
+use live::InForce;
+pub use live::Live;
 
 use crate::admin::{Admin, Readiness};
+use crate::cache::decision::Policy;
 use crate::cache::trial::TrialOptions;
 use crate::cache::verified::Limits;
-use crate::cache::{Cache, Parts, guard};
-use crate::config::{Config, EmbedderKind, Mode};
+use crate::cache::{self, Cache, Parts, guard};
+use crate::config::{Config, EmbedderKind, Loaded, Mode, Status, Timeouts};
 use crate::embed::Embedder;
 use crate::models::{Models, ModelsError};
-use crate::proxy::{Proxy, UpstreamUrlError};
+use crate::proxy::{Current, Proxy, UpstreamUrlError};
 use crate::store::redis::{RedisOptions, RedisUrl};
 use crate::store::{OpenError, Store, StoreOptions};
 use crate::telemetry::Metrics;
@@ -80,8 +84,7 @@ pub struct Server {
     clients: JoinHandle<()>,
     operators: JoinHandle<()>,
     cache: Arc<Cache>,
-    notice: Duration,
-    drain: Duration,
+    live: Arc<Live>,
 }
 
 impl Server {
@@ -89,50 +92,59 @@ impl Server {
     ///
     /// # Errors
     /// See [`StartError`]; each says what would help.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(loaded: impl Into<Loaded>) -> Result<Self, StartError> {
+        let loaded = loaded.into();
+        let config = loaded.config.clone();
         let listener = listen(config.listen).await?;
         let admin_listener = listen(config.admin_listen).await?;
         let (address, admin_address) =
             (local(&listener, config.listen)?, local(&admin_listener, config.admin_listen)?);
-        let cache = Arc::new(open_cache(&config).await?);
+        let (cache, policy) = open_cache(&config).await?;
+        let cache = Arc::new(cache);
         let metrics = Arc::new(Metrics::new());
-        let proxy = Proxy::new(&config, Arc::clone(&cache))?;
+        let proxy = Current::new(Proxy::new(&config, Arc::clone(&cache))?);
         let (leaving, readiness_falls) = watch::channel(false);
         let (stopping, clients_stop) = watch::channel(false);
         let (stopped, operators_stop) = watch::channel(false);
-        let settings = Settings::of(&config);
-        let clients = Listener {
-            socket: listener,
-            settings: settings.clone(),
-            stopping: clients_stop,
-            service: stack::clients(proxy, Arc::clone(&metrics), config.log.requests),
-            connections: Some(Arc::clone(&metrics)),
-        };
+        let status = Arc::new(Status::new(loaded));
         let readiness = Readiness::new(&config, Arc::clone(&cache), readiness_falls);
-        let admin = Admin::new(&config, admin_address, Arc::clone(&cache), metrics, readiness);
-        let operators = Listener {
-            socket: admin_listener,
-            settings,
-            stopping: operators_stop,
-            service: admin,
-            connections: None,
-        };
+        let admin = Admin::new(
+            &config,
+            admin_address,
+            Arc::clone(&cache),
+            Arc::clone(&metrics),
+            readiness,
+            Arc::clone(&status),
+        );
         info!(%address, upstream = %config.upstream, "listening for clients");
         info!(address = %admin_address, "listening for operators");
+        let in_force = InForce { config, policy, cache: Arc::clone(&cache) };
+        let live = Arc::new(Live::new(in_force, live::Parts { proxy, admin, status, metrics }));
+        let clients = Listener {
+            socket: listener,
+            settings: Arc::clone(&live.connections),
+            stopping: clients_stop,
+            service: stack::clients(
+                live.proxy.clone(),
+                Arc::clone(&live.metrics),
+                Arc::clone(&live.log_requests),
+            ),
+            connections: Some(Arc::clone(&live.metrics)),
+        };
+        let operators = Listener {
+            socket: admin_listener,
+            settings: Arc::clone(&live.connections),
+            stopping: operators_stop,
+            service: live.admin.clone(),
+            connections: None,
+        };
         let (clients, operators) = (tokio::spawn(clients.run()), tokio::spawn(operators.run()));
-        let (notice, drain) = (config.timeouts.notice, config.timeouts.drain);
-        Ok(Self {
-            address,
-            admin_address,
-            leaving,
-            stopping,
-            stopped,
-            clients,
-            operators,
-            cache,
-            notice,
-            drain,
-        })
+        Ok(Self { address, admin_address, leaving, stopping, stopped, clients, operators, cache, live })
+    }
+
+    /// What follows the configuration, to reload it.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// Where clients connect.
@@ -150,10 +162,11 @@ impl Server {
     pub async fn shutdown(mut self) {
         // Whoever is gone already need not hear, here and below.
         let _ = self.leaving.send(true);
-        tokio::time::sleep(self.notice).await;
+        let Timeouts { notice, drain, .. } = self.live.config().timeouts;
+        tokio::time::sleep(notice).await;
         let _ = self.stopping.send(true);
-        if tokio::time::timeout(self.drain, &mut self.clients).await.is_err() {
-            warn!(after = ?self.drain, "requests were still open; closing their connections");
+        if tokio::time::timeout(drain, &mut self.clients).await.is_err() {
+            warn!(after = ?drain, "requests were still open; closing their connections");
             self.clients.abort();
         }
         let _ = self.stopped.send(true);
@@ -185,15 +198,23 @@ pub fn limits(config: &Config) -> Limits {
     }
 }
 
-async fn open_cache(config: &Config) -> Result<Cache, StartError> {
-    // Reading the model and the store takes a while and must not hold up anything else that runs here.
-    let settings = config.clone();
-    let models = tokio::task::spawn_blocking(move || {
-        guard::warm_up();
-        Models::load(&settings)
-    });
-    let models = models.await??;
-    let policy = models.policy(config).map_err(ModelsError::from)?;
+/// What of the configuration the cache judges by.
+fn settings(config: &Config, policy: Policy) -> cache::Settings {
+    cache::Settings {
+        policy,
+        rules: config.cache.rules(),
+        ttl: config.ttl,
+        credential_ttl: config.cache.credential_ttl,
+        trials: TrialOptions {
+            observe: config.mode == Mode::Observe,
+            audit_share: config.cache.audit_share,
+            near_misses: config.cache.near_misses,
+            verified: (config.mode == Mode::Verified).then(|| limits(config)),
+        },
+    }
+}
+
+fn warn_of_policy(config: &Config, policy: Policy) {
     if policy.min_confidence >= 1.0 {
         warn!(
             max_error = config.max_error,
@@ -201,6 +222,18 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
              cache.min_confidence"
         );
     }
+}
+
+async fn open_cache(config: &Config) -> Result<(Cache, Policy), StartError> {
+    // Reading the model and the store takes a while and must not hold up anything else that runs here.
+    let wanted = config.clone();
+    let models = tokio::task::spawn_blocking(move || {
+        guard::warm_up();
+        Models::load(&wanted)
+    });
+    let models = models.await??;
+    let policy = models.policy(config).map_err(ModelsError::from)?;
+    warn_of_policy(config, policy);
     let Models { embedder, verifier } = models;
     let secret = config.secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
     let store = if let Some(url) = &config.redis_url {
@@ -224,24 +257,9 @@ async fn open_cache(config: &Config) -> Result<Cache, StartError> {
              pairs by `rejoinder eval PAIRS --calibrate FILE`, and name the file as cache.calibration"
         );
     }
-    let parts = Parts {
-        secret,
-        store,
-        embedder,
-        verifier,
-        policy,
-        rules: config.cache.rules(),
-        ttl: config.ttl,
-        credential_ttl: config.cache.credential_ttl,
-        trials: TrialOptions {
-            observe: config.mode == Mode::Observe,
-            audit_share: config.cache.audit_share,
-            near_misses: config.cache.near_misses,
-            verified: (config.mode == Mode::Verified).then(|| limits(config)),
-        },
-    };
+    let parts = Parts { secret, store, embedder, verifier, settings: settings(config, policy) };
     // What the store remembers is recalled, which takes a while too.
-    Ok(tokio::task::spawn_blocking(move || Cache::new(parts)).await?)
+    Ok((tokio::task::spawn_blocking(move || Cache::new(parts)).await?, policy))
 }
 
 fn redis_options(

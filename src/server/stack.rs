@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -16,14 +16,14 @@ use tower::{Layer, Service, ServiceBuilder};
 
 use crate::proxy::body::Body;
 use crate::proxy::headers::REQUEST_ID;
-use crate::proxy::{Answered, Proxy};
+use crate::proxy::{Answered, Current};
 use crate::telemetry::{Exchange, Metrics, log_request};
 
 /// The stack for clients.
 pub(super) fn clients(
-    proxy: Proxy,
+    proxy: Current,
     metrics: Arc<Metrics>,
-    log: bool,
+    log: Arc<AtomicBool>,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<Body>,
@@ -94,7 +94,8 @@ where
 #[derive(Debug, Clone)]
 struct Records {
     metrics: Arc<Metrics>,
-    log: bool,
+    /// Whether requests are logged.
+    log: Arc<AtomicBool>,
 }
 
 impl<S> Layer<S> for Records {
@@ -171,7 +172,7 @@ impl<F: Future<Output = Result<Answered, Infallible>>> Future for Recording<F> {
             elapsed: about.started.elapsed(),
         };
         about.records.metrics.record(&outcome, &exchange);
-        if about.records.log {
+        if about.records.log.load(Ordering::Relaxed) {
             log_request(&outcome, &exchange);
         }
         Poll::Ready(Ok(response))

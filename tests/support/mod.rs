@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod redis;
 pub mod relay;
 pub mod said;
+pub mod serving;
 pub mod traffic;
 pub mod wire;
 

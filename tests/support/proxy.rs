@@ -7,6 +7,7 @@ use std::time::Duration;
 use rejoinder::config::{Config, EmbedderKind, Embedding, Log};
 use rejoinder::server::Server;
 use rejoinder::simulated::Simulated;
+use rejoinder::telemetry::ReloadResult;
 use serde_json::Value;
 
 use super::client::{Ask, Reply};
@@ -63,6 +64,13 @@ impl Proxy {
     /// Where operators connect.
     pub fn admin_address(&self) -> SocketAddr {
         self.server.admin_address()
+    }
+
+    /// Reloads with a changed configuration.
+    pub async fn reload(&self, change: impl FnOnce(&mut Config)) -> ReloadResult {
+        let mut config = self.server.live().config();
+        change(&mut config);
+        self.server.live().reload(Ok(config.into())).await
     }
 
     /// `POST` of a JSON body to a path.
