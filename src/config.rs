@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::guard::Leanings;
 use crate::cache::rules::Rules;
+use crate::savings::prices::Prices;
 use crate::store::StoreOptions;
 
 pub use crate::store::redis::RedisUrl;
@@ -210,6 +211,8 @@ pub struct Config {
     pub ask: Ask,
     /// The log.
     pub log: Log,
+    /// What upstream charges, by model.
+    pub prices: Prices,
 }
 
 /// `[admin]`
@@ -570,6 +573,7 @@ impl Config {
             timeouts: file.timeouts,
             ask: file.ask,
             log: file.log,
+            prices: file.prices,
         }
     }
 

@@ -44,6 +44,7 @@ use crate::cache::directives::Directives;
 use crate::cache::outcome::{Forward, Outcome};
 use crate::config::Config;
 use crate::dialect::{Endpoint, Reply};
+use crate::savings::Ledger;
 
 /// The proxy. Cheap to clone: all clones are one.
 #[derive(Clone)]
@@ -56,6 +57,7 @@ pub struct Proxy {
     settings: Arc<Settings>,
     /// Room for audits.
     audits: Arc<Semaphore>,
+    savings: Arc<Ledger>,
 }
 
 /// What of the configuration a request's way depends on.
@@ -112,11 +114,11 @@ impl Answered {
 }
 
 impl Proxy {
-    /// A proxy in front of the configuration's upstream.
+    /// A proxy in front of the configuration's upstream, whose hits are counted in `savings`.
     ///
     /// # Errors
     /// Its URL is none that requests can go to.
-    pub fn new(config: &Config, cache: Arc<Cache>) -> Result<Self, UpstreamUrlError> {
+    pub fn new(config: &Config, cache: Arc<Cache>, savings: Arc<Ledger>) -> Result<Self, UpstreamUrlError> {
         let settings = Settings {
             scope_headers: config.cache.scope_headers.clone(),
             scope_user: config.cache.scope_user,
@@ -136,6 +138,7 @@ impl Proxy {
             readings: Arc::new(Readings::new()),
             settings: Arc::new(settings),
             audits: Arc::new(Semaphore::new(trial::AUDITS)),
+            savings,
         })
     }
 

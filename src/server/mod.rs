@@ -95,8 +95,8 @@ impl Server {
         let (address, admin_address) =
             (local(&listener, config.listen)?, local(&admin_listener, config.admin_listen)?);
         let cache = Arc::new(open_cache(&config).await?);
-        let metrics = Arc::new(Metrics::new());
-        let proxy = Proxy::new(&config, Arc::clone(&cache))?;
+        let metrics = Arc::new(Metrics::new(&config));
+        let proxy = Proxy::new(&config, Arc::clone(&cache), Arc::clone(metrics.savings()))?;
         let (leaving, readiness_falls) = watch::channel(false);
         let (stopping, clients_stop) = watch::channel(false);
         let (stopped, operators_stop) = watch::channel(false);

@@ -36,21 +36,25 @@ struct Block {
 
 #[derive(Deserialize)]
 struct Tokens {
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
+    #[serde(rename = "input_tokens")]
+    input: Option<u64>,
+    #[serde(rename = "output_tokens")]
+    output: Option<u64>,
     /// Tokens of the prompt that are not among `input_tokens`.
-    cache_creation_input_tokens: Option<u64>,
-    cache_read_input_tokens: Option<u64>,
+    #[serde(rename = "cache_creation_input_tokens")]
+    cache_creation: Option<u64>,
+    #[serde(rename = "cache_read_input_tokens")]
+    cache_read: Option<u64>,
 }
 
 impl Tokens {
     /// `None` where upstream did not count both ways.
     fn usage(&self) -> Option<Usage> {
-        let cached = self.cache_read_input_tokens.unwrap_or_default();
-        let written = self.cache_creation_input_tokens.unwrap_or_default();
+        let cached = self.cache_read.unwrap_or_default();
+        let written = self.cache_creation.unwrap_or_default();
         Some(Usage {
-            input: self.input_tokens?.saturating_add(cached).saturating_add(written),
-            output: self.output_tokens?,
+            input: self.input?.saturating_add(cached).saturating_add(written),
+            output: self.output?,
             cached,
             reasoning: 0,
         })
