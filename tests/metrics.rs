@@ -11,6 +11,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -275,7 +276,7 @@ fn promtool_finds_the_alerts_and_queries_sound() {
         dashboard().iter().filter(|(_, query)| !query.starts_with("label_values")).enumerate()
     {
         let query = query.replace("$__rate_interval", "5m").replace("$__range", "6h").replace('$', "");
-        rules += &format!("  - record: query_{at}\n    expr: '{query}'\n");
+        writeln!(rules, "  - record: query_{at}\n    expr: '{query}'").unwrap();
     }
     let rules = support::program::file(".yaml", &rules);
     let (sound, said) = promtool(&["check", "rules", rules.path().to_str().unwrap()], None);

@@ -1,4 +1,4 @@
-//! What a PromQL query asks for, read by a small tokenizer: metrics with the labels that select them, and the labels by
+//! What a `PromQL` query asks for, read by a small tokenizer: metrics with the labels that select them, and the labels by
 //! which results are grouped.
 #![allow(
     clippy::unwrap_used,

@@ -41,7 +41,7 @@ fn a_document_is_kept_as_it_came() {
     assert_eq!(gather(OpenAiCompletions, Form::Json, COMPLETION).unwrap().text, "\n\nOnce upon");
     let reply = gather(OpenAiResponses, Form::Json, RESPONSE).unwrap();
     assert_eq!((reply.text.as_str(), reply.tool_calls), ("Hi there", true));
-    assert_eq!(reply.usage, Some(Usage { input: 37, output: 11, ..Usage::default() }));
+    assert_eq!(reply.usage, Some(Usage { input: 37, output: 11, reasoning: 3, ..Usage::default() }));
     let numbers = r#"{"object":"list","data":[{"embedding":[0.1],"index":0}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#;
     let reply = gather(OpenAiEmbeddings, Form::Json, numbers).unwrap();
     assert_eq!(
