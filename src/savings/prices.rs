@@ -253,9 +253,8 @@ mod tests {
             let error = prices(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
         }
-        let many: String = (0..9)
-            .map(|n| format!("m{n} = {{input = 1, output = 1, currency = 'AA{}'}}\n", char::from(b'A' + n)))
-            .collect();
+        let line = |n| format!("m{n} = {{input = 1, output = 1, currency = 'AA{}'}}\n", char::from(b'A' + n));
+        let many = (0..9).map(line).collect::<Vec<_>>().concat();
         assert!(prices(&many).unwrap_err().to_string().contains("8 currencies"));
     }
 }
