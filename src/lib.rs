@@ -14,6 +14,7 @@ pub mod eval;
 pub mod models;
 pub mod proxy;
 pub mod rate;
+pub mod savings;
 pub mod server;
 pub mod simulated;
 pub mod store;

@@ -1,13 +1,17 @@
 //! Metrics and the log: what they are named, and the one place where a request's [`Outcome`] becomes both.
 //!
-//! Called by `server` around each request, and by `admin`, which shows the metrics. Label values come from
-//! closed sets, so that no client can make more of them.
+//! Called by `server` around each request, and by `admin`, which shows the metrics. Label values come from closed
+//! sets, models from a bounded one, so that no client can make more of them. docs/metrics.md lists all.
 
 mod json_lines;
+mod process;
 mod reloads;
+mod savings;
+mod store;
 mod trials;
 mod writer;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -24,15 +28,19 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Registry as Registered, reload};
 
 use json_lines::JsonLines;
+pub use process::Parts;
+use process::ProcessMetrics;
 pub use reloads::{ReloadMetrics, ReloadResult};
+use savings::SavingsMetrics;
+use store::StoreMetrics;
 use trials::TrialMetrics;
 use writer::{Lines, Writing};
 
+use crate::cache::Cache;
 use crate::cache::outcome::{Forward, Layer, Outcome};
-use crate::cache::trial::Trials;
 use crate::config::{Config, LogFormat};
 use crate::dialect::Endpoint;
-use crate::store::StoreUsage;
+use crate::savings::{Ledger, Saved, Served, Spared};
 
 /// The labels of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,11 +63,14 @@ struct LayerLabels {
     layer: &'static str,
 }
 
-/// The labels of a count of tokens.
+/// The labels of a response.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DirectionLabels {
-    direction: &'static str,
+struct ClassLabels {
+    class: &'static str,
 }
+
+/// The classes of status codes (RFC 9110 §15) that an exchange ends with, from 200 on.
+const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// All metrics.
 #[derive(Debug)]
@@ -68,66 +79,18 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     rules: Family<RuleLabels, Counter>,
     durations: Durations,
-    saved_input: Counter,
-    saved_output: Counter,
+    /// In the order of [`CLASSES`].
+    responses: [Counter; CLASSES.len()],
+    ledger: Arc<Ledger>,
+    savings: SavingsMetrics,
+    process: ProcessMetrics,
     store: StoreMetrics,
     trials: TrialMetrics,
     reloads: ReloadMetrics,
     connections: Gauge,
+    upstream_requests: Counter,
+    embeddings: Counter,
     totals: Totals,
-}
-
-/// What the store tells of itself, taken over when the metrics are asked for.
-#[derive(Debug, Default)]
-struct StoreMetrics {
-    entries: Gauge,
-    bytes: Gauge,
-    evicted: Counter,
-    expired: Counter,
-    corrupt: Counter,
-    writes_dropped: Counter,
-    write_failures: Counter,
-    outages: Counter,
-    unanswered: Counter,
-}
-
-impl StoreMetrics {
-    fn register(&self, registry: &mut Registry) {
-        registry.register("store_entries", "Entries in this process's memory", self.entries.clone());
-        registry.register_with_unit(
-            "store_size",
-            "Memory of the store's entries and embeddings in this process",
-            Unit::Bytes,
-            self.bytes.clone(),
-        );
-        for (name, help, counter) in [
-            ("store_evicted", "Entries given up in this process for want of room", &self.evicted),
-            ("store_expired", "Expired entries that were swept", &self.expired),
-            ("store_corrupt", "Stored values that could not be used and were removed", &self.corrupt),
-            ("store_writes_dropped", "Writes given up because too much was waiting", &self.writes_dropped),
-            ("store_write_failures", "Writes that failed on disk or in Redis", &self.write_failures),
-            ("store_outages", "Times that the connection to Redis was lost", &self.outages),
-            ("store_unanswered", "Commands that Redis did not answer in time", &self.unanswered),
-        ] {
-            registry.register(name, help, counter.clone());
-        }
-    }
-
-    fn take_over(&self, usage: &StoreUsage) {
-        self.entries.set(i64::try_from(usage.entries).unwrap_or(i64::MAX));
-        self.bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
-        for (counter, value) in [
-            (&self.evicted, usage.evicted),
-            (&self.expired, usage.expired),
-            (&self.corrupt, usage.corrupt_skipped),
-            (&self.writes_dropped, usage.writes_dropped),
-            (&self.write_failures, usage.write_failures),
-            (&self.outages, usage.outages),
-            (&self.unanswered, usage.unanswered),
-        ] {
-            counter.inner().store(value, Ordering::Relaxed);
-        }
-    }
 }
 
 /// The time until the head of the response, by the layer that gave the reply.
@@ -147,7 +110,6 @@ struct Totals {
     llm_calls: AtomicU64,
     bypasses: AtomicU64,
     errors: AtomicU64,
-    tokens_saved: AtomicU64,
 }
 
 /// The counters of `GET /internal/metrics`.
@@ -171,6 +133,8 @@ pub struct Counters {
     pub tokens_saved: u64,
     /// Hits among the requests looked up, 0 to 1.
     pub hit_rate: f64,
+    /// What hits have spared, by model, and in money where prices are configured.
+    pub saved: Saved,
 }
 
 /// What is known of a request besides its outcome.
@@ -188,15 +152,9 @@ pub struct Exchange<'a> {
     pub elapsed: Duration,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Metrics {
     /// All metrics at zero.
-    pub fn new() -> Self {
+    pub fn new(config: &Config) -> Self {
         let mut registry = Registry::with_prefix("rejoinder");
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register(
@@ -220,12 +178,17 @@ impl Metrics {
             Unit::Seconds,
             duration.clone(),
         );
-        let tokens_saved = Family::<DirectionLabels, Counter>::default();
+        let responses = Family::<ClassLabels, Counter>::default();
         registry.register(
-            "saved_tokens",
-            "Tokens that upstream did not have to process again, where it had counted them",
-            tokens_saved.clone(),
+            "responses",
+            "Responses to clients by the class of their status",
+            responses.clone(),
         );
+        let ledger = Arc::new(Ledger::new(config.prices.clone(), [config.ask.model.as_str()]));
+        let savings = SavingsMetrics::default();
+        savings.register(&mut registry);
+        let process = ProcessMetrics::default();
+        process.register(&mut registry, config);
         let store = StoreMetrics::default();
         store.register(&mut registry);
         let trials = TrialMetrics::default();
@@ -234,6 +197,13 @@ impl Metrics {
         reloads.register(&mut registry);
         let connections = Gauge::default();
         registry.register("client_connections", "Open connections of clients", connections.clone());
+        let (upstream_requests, embeddings) = (Counter::default(), Counter::default());
+        registry.register(
+            "upstream_requests",
+            "Replies asked of upstream for cacheable requests, audits aside",
+            upstream_requests.clone(),
+        );
+        registry.register("embeddings", "Embeddings computed or asked for", embeddings.clone());
         let totals = Totals::default();
         // Looked up once rather than at each request.
         let of_layer = |layer: Layer| duration.get_or_create_owned(&LayerLabels { layer: layer.as_str() });
@@ -242,19 +212,22 @@ impl Metrics {
             semantic: of_layer(Layer::Semantic),
             upstream: of_layer(Layer::Upstream),
         };
-        let saved_input = tokens_saved.get_or_create_owned(&DirectionLabels { direction: "input" });
-        let saved_output = tokens_saved.get_or_create_owned(&DirectionLabels { direction: "output" });
+        let responses = CLASSES.map(|class| responses.get_or_create_owned(&ClassLabels { class }));
         Self {
             registry,
             requests,
             rules,
             durations,
-            saved_input,
-            saved_output,
+            responses,
+            ledger,
+            savings,
+            process,
             store,
             trials,
             reloads,
             connections,
+            upstream_requests,
+            embeddings,
             totals,
         }
     }
@@ -296,11 +269,23 @@ impl Metrics {
         if exchange.status.is_server_error() {
             add(&self.totals.errors, 1);
         }
-        if let Some(saved) = outcome.saved {
-            self.saved_input.inc_by(saved.input);
-            self.saved_output.inc_by(saved.output);
-            add(&self.totals.tokens_saved, saved.input.saturating_add(saved.output));
+        let class = usize::from(exchange.status.as_u16() / 100).wrapping_sub(2);
+        if let Some(responses) = self.responses.get(class) {
+            responses.inc();
         }
+        let served = match outcome.layer {
+            Layer::Exact => Served::Exact,
+            Layer::Semantic => Served::Semantic,
+            Layer::Upstream => return,
+        };
+        if let Some(meter) = &outcome.meter {
+            self.ledger.add(meter, served, Spared { usage: outcome.saved, time: outcome.took });
+        }
+    }
+
+    /// What hits have spared.
+    pub fn savings(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// What becomes of reloads of the configuration.
@@ -313,11 +298,17 @@ impl Metrics {
         &self.connections
     }
 
-    /// The text of `GET /metrics` (`OpenMetrics` 1.0, which Prometheus reads), with what the store holds and what
-    /// trials have shown.
-    pub fn encode(&self, usage: &StoreUsage, trials: &Trials) -> Result<String, std::fmt::Error> {
-        self.store.take_over(usage);
-        self.trials.take_over(trials);
+    /// The text of `GET /metrics` (`OpenMetrics` 1.0, which Prometheus reads), with what the store holds, what trials
+    /// have shown, and how the parts do.
+    pub fn encode(&self, cache: &Cache, parts: &Parts) -> Result<String, std::fmt::Error> {
+        self.store.take_over(&cache.store().usage());
+        self.trials.take_over(cache.trials());
+        self.savings.take_over(&self.ledger);
+        self.process.take_over(parts);
+        let asked = self.totals.llm_calls.load(Ordering::Relaxed);
+        for (counter, value) in [(&self.upstream_requests, asked), (&self.embeddings, cache.embeddings())] {
+            counter.inner().store(value, Ordering::Relaxed);
+        }
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
@@ -340,8 +331,9 @@ impl Metrics {
             embeddings,
             bypasses: get(&self.totals.bypasses),
             errors: get(&self.totals.errors),
-            tokens_saved: get(&self.totals.tokens_saved),
+            tokens_saved: self.ledger.tokens(),
             hit_rate,
+            saved: self.ledger.saved(),
         }
     }
 }

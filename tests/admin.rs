@@ -136,6 +136,10 @@ async fn metrics_count_what_happened() {
         json!({
             "exact_hits": 0, "semantic_hits": 0, "misses": 0, "llm_calls": 0, "embeddings": 0, "bypasses": 0,
             "errors": 0, "tokens_saved": 0, "hit_rate": 0.0,
+            "saved": {
+                "prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0, "reasoning_tokens": 0,
+                "seconds": 0.0, "money": {}, "unknown": {"usage": 0, "price": 0, "seconds": 0}, "models": [],
+            },
         })
     );
     let ask = async |prompt: &str| proxy.post(CHAT, &chat(prompt)).send().await;
@@ -174,8 +178,11 @@ async fn metrics_count_what_happened() {
         "rejoinder_request_duration_seconds_count{layer=\"exact\"}",
         "rejoinder_request_duration_seconds_sum{layer=\"exact\"}",
         "rejoinder_request_duration_seconds_bucket{le=\"+Inf\",layer=\"exact\"}",
-        "rejoinder_saved_tokens_total{direction=\"input\"}",
-        "rejoinder_saved_tokens_total{direction=\"output\"}",
+        "rejoinder_saved_tokens_total{model=\"llama3.2\",layer=\"exact\",direction=\"input\"}",
+        "rejoinder_saved_tokens_total{model=\"llama3.2\",layer=\"semantic\",direction=\"output\"}",
+        "rejoinder_responses_total{class=\"2xx\"}",
+        "rejoinder_responses_total{class=\"5xx\"}",
+        "rejoinder_part_state{part=\"upstream\",state=\"ok\"}",
         "rejoinder_store_entries",
         "rejoinder_client_connections",
     ] {
@@ -198,8 +205,8 @@ async fn metrics_count_what_happened() {
         assert_eq!(counted[name], expected, "{name}: {counted}");
     }
     assert!((counted["hit_rate"].as_f64().unwrap() - 4.0 / 8.0).abs() < 1e-9, "{counted}");
-    let saved = samples["rejoinder_saved_tokens_total{direction=\"input\"}"]
-        + samples["rejoinder_saved_tokens_total{direction=\"output\"}"];
+    let of_tokens = samples.iter().filter(|(name, _)| name.starts_with("rejoinder_saved_tokens_total{"));
+    let saved: f64 = of_tokens.map(|(_, value)| value).sum();
     assert!((counted["tokens_saved"].as_f64().unwrap() - saved).abs() < 0.5 && saved > 0.0, "{counted}");
     assert!(counted["embeddings"].as_u64().unwrap() >= 2, "{counted}");
 }

@@ -59,6 +59,30 @@ async fn it_says_what_was_served_by_which_layer_and_what_it_saved() {
 }
 
 #[tokio::test]
+async fn it_says_what_was_saved_by_model_and_in_money() {
+    let upstream = upstream().await;
+    let proxy = proxy_with(&upstream, |config| {
+        config.prices = toml::from_str("'llama*' = {input = 100_000, output = 400_000}").unwrap();
+    })
+    .await;
+    upstream.fault_next(saying("It is Paris."));
+    for _ in 0..3 {
+        ask(&proxy, QUESTION).await;
+    }
+    let (code, text, error) = stats(&["--admin", &proxy.admin_url()]).await;
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert_eq!(line(&text, "tokens saved")[2], "14", "{text}");
+    assert_eq!(line(&text, "money saved")[2..], ["3.80", "USD"], "{text}");
+    let of_model = line(&text, "llama3.2");
+    assert_eq!(of_model[..4], ["llama3.2", "2", "6", "8"], "{text}");
+    assert_eq!(of_model[5..], ["3.80", "USD"], "{text}");
+    assert!(!text.contains("not known"), "{text}");
+    let (_, text, _) = stats(&["--json", "--admin", &proxy.admin_url()]).await;
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert!((document["counters"]["saved"]["money"]["USD"].as_f64().unwrap() - 3.8).abs() < 1e-9, "{text}");
+}
+
+#[tokio::test]
 async fn it_shows_what_was_observed() {
     let upstream = upstream().await;
     let proxy = proxy_with(&upstream, |config| {

@@ -54,6 +54,7 @@ pub fn entry(number: u64, key: Key, scope: Scope) -> Entry {
         reply: Reply { document: Bytes::from(document), text, tool_calls: false, usage: None },
         created_at: SystemTime::now(),
         ttl: Duration::from_hours(24),
+        took: None,
         poisoned: false,
     }
 }

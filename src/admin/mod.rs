@@ -32,7 +32,7 @@ use transfer::Transfers;
 use crate::cache::Cache;
 use crate::config::{Config, Status};
 use crate::proxy::body::Body;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Parts};
 
 /// The service of the admin listener. Cheap to clone: all clones are one.
 #[derive(Clone)]
@@ -133,8 +133,11 @@ impl Shared {
         }
         self.access.check(&parts)?;
         match path {
-            "/metrics" => get(&parts.method, || self.prometheus()),
             "/config" => get(&parts.method, || Ok(json_response(StatusCode::OK, &self.status.report()))),
+            "/metrics" => {
+                let states = self.readiness.check().await.parts();
+                get(&parts.method, || self.prometheus(&states))
+            }
             "/internal/metrics" => get(&parts.method, || {
                 Ok(json_response(StatusCode::OK, &self.metrics.counters(self.cache.embeddings())))
             }),
@@ -171,11 +174,10 @@ impl Shared {
         }
     }
 
-    fn prometheus(&self) -> Answer {
-        let usage = self.cache.store().usage();
+    fn prometheus(&self, parts: &Parts) -> Answer {
         let text = self
             .metrics
-            .encode(&usage, self.cache.trials())
+            .encode(&self.cache, parts)
             .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         let mut response = Response::new(Body::Whole(text.into()));
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::embed::EmbedderState;
 use crate::store::StoreState;
+use crate::telemetry::Parts;
 
 /// How long upstream may take to accept a connection before it counts as down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -53,7 +54,28 @@ pub struct Report {
     stopping: bool,
 }
 
+impl State {
+    /// As the report names it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Off => "off",
+        }
+    }
+}
+
 impl Report {
+    /// Each part and its state, for the metrics.
+    pub(super) fn parts(self) -> Parts {
+        [
+            ("store", self.store.as_str()),
+            ("embedder", self.embedder.as_str()),
+            ("upstream", self.upstream.as_str()),
+        ]
+    }
+
     /// 503 when it cannot serve: upstream cannot be reached, or the process is shutting down. A broken store or
     /// embedder costs hits, not answers.
     pub(super) fn status(self) -> StatusCode {

@@ -367,8 +367,14 @@ impl Cache {
     }
 
     /// Stores a reply. It is found by its key when this returns, and by its meaning once its prompt is embedded,
-    /// for which nobody waits but a later lookup of the same scope.
-    pub async fn store_reply(self: &Arc<Self>, query: &Query, reply: Reply, place: Option<Placed>) -> bool {
+    /// for which nobody waits but a later lookup of the same scope. `took` is how long upstream took for it.
+    pub async fn store_reply(
+        self: &Arc<Self>,
+        query: &Query,
+        reply: Reply,
+        took: Option<Duration>,
+        place: Option<Placed>,
+    ) -> bool {
         let tool_calls = reply.tool_calls;
         let leanings =
             query.prompt.as_deref().map_or(Leanings::NONE, |prompt| self.rules.of(prompt, query.repeated));
@@ -386,6 +392,7 @@ impl Cache {
             reply,
             created_at: SystemTime::now(),
             ttl,
+            took,
             poisoned: false,
         };
         let placeable = !tool_calls && leanings.is_empty();

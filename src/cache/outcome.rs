@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::decision::{Decision, MissReason};
 use super::{Hit, Miss};
 use crate::dialect::Usage;
+use crate::savings::Meter;
 use crate::store::entry::EntryId;
 
 /// Which layer gave the reply.
@@ -54,6 +55,10 @@ pub struct Outcome {
     pub collapsed: bool,
     /// The tokens of the stored reply that served a hit, where upstream had counted them.
     pub saved: Option<Usage>,
+    /// How long upstream took for the stored reply that served a hit, where that is known.
+    pub took: Option<Duration>,
+    /// Where what a hit saved is counted; `None` for what is no hit.
+    pub meter: Option<Meter>,
     /// Where the time went.
     pub timings: Timings,
 }
@@ -98,6 +103,8 @@ impl Outcome {
             stored: false,
             collapsed: false,
             saved: hit.entry.reply.usage,
+            took: hit.entry.took,
+            meter: None,
             timings,
         }
     }
@@ -127,6 +134,8 @@ impl Outcome {
             stored: false,
             collapsed: false,
             saved: None,
+            took: None,
+            meter: None,
             timings: Timings::default(),
         }
     }

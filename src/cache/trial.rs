@@ -297,7 +297,7 @@ impl Cache {
                 // Where the entry was removed meanwhile, the reply to its audit is not stored either.
                 if comparison.agreement == Agreement::Different && self.poison(query, entry).await {
                     self.trials.audits.poisoned();
-                    self.store_reply(query, fresh, None).await;
+                    self.store_reply(query, fresh, None, None).await;
                 }
                 // Counted last: whoever sees the count sees what came of it.
                 self.trials.audits.compared(comparison.agreement);

@@ -1,5 +1,6 @@
 //! `rejoinder stats`: what a running proxy has served and saved, and what observation and audits say of its hits.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -11,9 +12,12 @@ use serde_json::Value;
 use super::admin_client::{AdminClient, AdminError, AdminFlags, harmless, print, wait};
 use super::{environment, failed};
 
+/// Models in the table for people.
+const MODELS: usize = 10;
+
 /// Show what a running proxy has served and saved.
 ///
-/// Asks its admin listener for the hit rate of each layer, misses, tokens saved and embeddings, and where there is
+/// Asks its admin listener for the hit rate of each layer, misses, tokens, money and time saved, and embeddings, and where there is
 /// any for what mode observe has seen, what mode verified has learned, and what audits have found.
 #[derive(Debug, Args)]
 pub(super) struct Stats {
@@ -69,6 +73,38 @@ struct Counters {
     bypasses: u64,
     errors: u64,
     tokens_saved: u64,
+    saved: Saved,
+}
+
+/// What is read of `saved` in it.
+#[derive(Debug, Deserialize)]
+struct Saved {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    cached_tokens: u64,
+    reasoning_tokens: u64,
+    seconds: f64,
+    money: BTreeMap<String, f64>,
+    unknown: Unknown,
+    models: Vec<ModelSaved>,
+}
+
+/// Hits of which something is not known.
+#[derive(Debug, Deserialize)]
+struct Unknown {
+    usage: u64,
+    price: u64,
+    seconds: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct ModelSaved {
+    model: String,
+    hits: u64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    seconds: f64,
+    money: Option<BTreeMap<String, f64>>,
 }
 
 /// A share with its interval.
@@ -182,8 +218,66 @@ impl Counters {
         ] {
             writeln!(text, "{name:<18}  {count}")?;
         }
-        Ok(())
+        self.saved.write(text)
     }
+}
+
+impl Saved {
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        for (name, count) in [
+            ("  of prompts", self.prompt_tokens),
+            ("    cached", self.cached_tokens),
+            ("  of replies", self.completion_tokens),
+            ("    reasoning", self.reasoning_tokens),
+        ] {
+            if count > 0 {
+                writeln!(text, "{name:<18}  {count}")?;
+            }
+        }
+        if self.models.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            text,
+            "{:<18}  {}",
+            "money saved",
+            amounts(&self.money).unwrap_or("no price is known".to_owned())
+        )?;
+        writeln!(text, "{:<18}  {:.1} s", "upstream's time", self.seconds)?;
+        let Unknown { usage, price, seconds } = self.unknown;
+        for (name, count) in [("tokens", usage), ("price", price), ("upstream's time", seconds)] {
+            if count > 0 {
+                writeln!(text, "{:<18}  {name} of {count} hits", "  not known")?;
+            }
+        }
+        writeln!(
+            text,
+            "\n{:<40}{:>10}{:>14}{:>14}{:>12}  money",
+            "model", "hits", "prompt", "reply", "seconds"
+        )?;
+        for of_model in self.models.iter().take(MODELS) {
+            let ModelSaved { model, hits, prompt_tokens, completion_tokens, seconds, money } = of_model;
+            let money = money.as_ref().and_then(amounts).unwrap_or("–".to_owned());
+            writeln!(
+                text,
+                "{model:<40}{hits:>10}{prompt_tokens:>14}{completion_tokens:>14}{seconds:>12.1}  {money}"
+            )?;
+        }
+        match self.models.len().saturating_sub(MODELS) {
+            0 => Ok(()),
+            more => writeln!(text, "and {more} more, see --json"),
+        }
+    }
+}
+
+/// `1.20 USD + 3.00 EUR`; small sums with more digits.
+fn amounts(money: &BTreeMap<String, f64>) -> Option<String> {
+    let shown = |(currency, amount): (&String, &f64)| {
+        let digits = if *amount == 0.0 || *amount >= 1.0 { 2 } else { 6 };
+        format!("{amount:.digits$} {currency}")
+    };
+    let all: Vec<_> = money.iter().map(shown).collect();
+    (!all.is_empty()).then(|| all.join(" + "))
 }
 
 impl Observations {

@@ -12,6 +12,7 @@ use super::{
     Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Redis, RedisUrl,
     Secret, Timeouts,
 };
+use crate::savings::prices::Prices;
 
 /// Every setting in force, as `check-config` prints it: secrets masked, written as the file would be.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -70,4 +71,6 @@ pub struct Config {
     pub ask: Ask,
     /// The log.
     pub log: Log,
+    /// What upstream charges, by model.
+    pub prices: Prices,
 }

@@ -13,6 +13,7 @@ use super::{
     Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Place, Redis, RedisUrl,
     Secret, Timeouts, secret, units,
 };
+use crate::savings::prices::Prices;
 
 /// What a file sets. A key it does not have is left to the default; one that nobody knows is an error.
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +48,7 @@ pub struct FileConfig {
     pub(super) timeouts: Timeouts,
     pub(super) ask: Ask,
     pub(super) log: Log,
+    pub(super) prices: Prices,
     #[serde(skip)]
     pub(super) source: Source,
 }

@@ -97,6 +97,7 @@ impl Config {
             timeouts: file.timeouts,
             ask: file.ask,
             log: file.log,
+            prices: file.prices,
         }
     }
 }

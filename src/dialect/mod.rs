@@ -147,12 +147,17 @@ pub struct Reply {
 }
 
 /// Token counts as upstream reported them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens of the prompt (`prompt_tokens`, `input_tokens`, `prompt_eval_count`).
+    /// Tokens of the prompt (`prompt_tokens`, `input_tokens`, `prompt_eval_count`), those that upstream had cached
+    /// included, also where it counts them apart (Anthropic).
     pub input: u64,
     /// Tokens of the reply (`completion_tokens`, `output_tokens`, `eval_count`).
     pub output: u64,
+    /// Those of `input` that upstream had cached (`cached_tokens`, `cache_read_input_tokens`); 0 where it says nothing.
+    pub cached: u64,
+    /// Those of `output` that were reasoning (`reasoning_tokens`); 0 where upstream says nothing.
+    pub reasoning: u64,
 }
 
 /// Why a reply is not stored (INTERFACE.md, "Never stored").

@@ -3,7 +3,7 @@
 //! Called by [`super`] for the cacheable endpoints, and by [`super::ask`]. The order is the design: exact lookup,
 //! then coalescing, then the semantic lookup by whoever leads, then upstream.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use crate::cache::{Hit, Miss, Query};
 use crate::dialect::json::Json;
 use crate::dialect::openai::usage::UsageFilter;
 use crate::dialect::{Echo, Endpoint, Form, ReplayError, Reply};
+use crate::savings::{Ledger, Meter};
 use crate::store::entry::Placed;
 
 /// A request that was read and named.
@@ -35,12 +36,15 @@ pub(super) struct Prepared {
     echo: Echo,
     /// The body as it goes upstream, where usage is asked for on the client's behalf.
     with_usage: Option<Bytes>,
+    /// Where its hits are counted, since the first.
+    meter: OnceLock<Meter>,
 }
 
 /// A stored reply that may be served, laid out as this request wants it.
 struct Served {
     hit: Hit,
     body: Bytes,
+    meter: Meter,
 }
 
 /// What a lookup left for the fetch that follows it: the prompt's place, and a stored reply to be compared.
@@ -87,7 +91,10 @@ impl Proxy {
             return self.read_and_name(endpoint, identity, body, directives).map(Arc::new);
         }
         let request = self.cache.request(endpoint, &identity, body);
-        if let Some(prepared) = self.readings.get(&request) {
+        let prices_hold = |prepared: &Arc<Prepared>| {
+            prepared.meter.get().is_none_or(|meter| self.savings.is_current(meter))
+        };
+        if let Some(prepared) = self.readings.get(&request).filter(prices_hold) {
             return Some(prepared);
         }
         let prepared = Arc::new(self.read_and_name(endpoint, identity, body, directives)?);
@@ -110,7 +117,7 @@ impl Proxy {
         let query = self.cache.query(endpoint, &read, &identity, directives);
         let with_usage =
             self.settings.include_usage.then(|| endpoint.ask_for_usage(read.form, body)).flatten();
-        Some(Prepared { query, form: read.form, echo: read.echo, with_usage })
+        Some(Prepared { query, form: read.form, echo: read.echo, with_usage, meter: OnceLock::new() })
     }
 
     /// Answers a request from the cheapest layer that may.
@@ -240,7 +247,7 @@ impl Proxy {
         match self.layouts.of(&hit.entry, prepared.form) {
             Ok(template) => {
                 let body = template.render(&prepared.echo, SystemTime::now());
-                Ok(Served { hit, body })
+                Ok(Served { hit, body, meter: prepared.meter(&self.savings) })
             }
             Err(error) => {
                 warn!(entry = %hit.entry.key.id(), %error, "a stored reply cannot be replayed; removing it");
@@ -350,6 +357,11 @@ impl Prepared {
         &self.query
     }
 
+    /// Where its hits are counted, looked up by name once.
+    fn meter(&self, savings: &Ledger) -> Meter {
+        *self.meter.get_or_init(|| savings.meter(&self.query.model))
+    }
+
     /// How many bytes it keeps in memory, nearly.
     pub(super) fn weight(&self) -> usize {
         let prompt = self.query.prompt.as_ref().map_or(0, String::len);
@@ -426,7 +438,8 @@ impl Prepared {
 
 impl Served {
     fn answer(self, timings: Timings) -> Answer {
-        let outcome = Outcome::hit(&self.hit, SystemTime::now(), timings);
+        let outcome =
+            Outcome { meter: Some(self.meter), ..Outcome::hit(&self.hit, SystemTime::now(), timings) };
         Answer::Hit(self.hit, self.body, outcome)
     }
 }

@@ -150,7 +150,7 @@ impl Fetch {
         strip_response(&mut headers);
         let head = UpstreamHead { status: parts.status, headers, form, outcome };
         let document = gathering.as_ref().is_some_and(|gathering| gathering.form == Form::Json);
-        let transfer = Transfer { leader, body, idle, limit, gathering, cache, query, place, trial };
+        let transfer = Transfer { started, leader, body, idle, limit, gathering, cache, query, place, trial };
         if document {
             transfer.document(head).await;
         } else {
@@ -204,6 +204,8 @@ impl Gathering {
 
 /// Upstream's body on its way into the flight.
 struct Transfer {
+    /// When upstream was asked.
+    started: Instant,
     leader: FlightLeader,
     body: Incoming,
     idle: Duration,
@@ -316,7 +318,11 @@ impl Transfer {
 
     /// Stores a reply before anyone hears of its end: whoever asks again then finds it.
     async fn store(&mut self, reply: &Reply) -> bool {
-        self.stores() && self.cache.store_reply(&self.query, reply.clone(), self.place.take()).await
+        if !self.stores() {
+            return false;
+        }
+        let took = Some(self.started.elapsed());
+        self.cache.store_reply(&self.query, reply.clone(), took, self.place.take()).await
     }
 
     /// The whole reply, if it may be stored.

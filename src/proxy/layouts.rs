@@ -89,6 +89,7 @@ mod tests {
             reply: Reply { document, text: String::new(), tool_calls: false, usage: None },
             created_at: SystemTime::UNIX_EPOCH,
             ttl: Duration::from_secs(1),
+            took: None,
             poisoned: false,
         }
     }

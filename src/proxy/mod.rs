@@ -45,6 +45,7 @@ use crate::cache::directives::Directives;
 use crate::cache::outcome::{Forward, Outcome};
 use crate::config::Config;
 use crate::dialect::{Endpoint, Reply};
+use crate::savings::Ledger;
 
 /// The proxy under one configuration.
 pub struct Proxy {
@@ -56,6 +57,7 @@ pub struct Proxy {
     settings: Arc<Settings>,
     /// Room for audits.
     audits: Arc<Semaphore>,
+    savings: Arc<Ledger>,
 }
 
 /// The proxy in force, as the service of the client listener. Each request keeps the one it came to, so that none sees
@@ -117,11 +119,11 @@ impl Answered {
 }
 
 impl Proxy {
-    /// A proxy in front of the configuration's upstream.
+    /// A proxy in front of the configuration's upstream, whose hits are counted in `savings`.
     ///
     /// # Errors
     /// Its URL is none that requests can go to.
-    pub fn new(config: &Config, cache: Arc<Cache>) -> Result<Self, UpstreamUrlError> {
+    pub fn new(config: &Config, cache: Arc<Cache>, savings: Arc<Ledger>) -> Result<Self, UpstreamUrlError> {
         let settings = Settings::of(config);
         Ok(Self {
             cache,
@@ -131,6 +133,7 @@ impl Proxy {
             readings: Arc::new(Readings::new()),
             settings: Arc::new(settings),
             audits: Arc::new(Semaphore::new(trial::AUDITS)),
+            savings,
         })
     }
 
@@ -171,6 +174,7 @@ impl Proxy {
             readings,
             settings: Arc::new(settings),
             audits: Arc::clone(&self.audits),
+            savings: Arc::clone(&self.savings),
         })
     }
 

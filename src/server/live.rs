@@ -161,6 +161,7 @@ impl Live {
         self.proxy.replace(proxy);
         self.admin.renew(config, Arc::clone(cache));
         self.connections.store(Arc::new(Settings::of(config)));
+        self.metrics.savings().set_prices(config.prices.clone());
         self.log_requests.store(config.log.requests, Ordering::Relaxed);
     }
 }

@@ -101,8 +101,9 @@ impl Server {
             (local(&listener, config.listen)?, local(&admin_listener, config.admin_listen)?);
         let (cache, policy) = open_cache(&config).await?;
         let cache = Arc::new(cache);
-        let metrics = Arc::new(Metrics::new());
-        let proxy = Current::new(Proxy::new(&config, Arc::clone(&cache))?);
+        let metrics = Arc::new(Metrics::new(&config));
+        let savings = Arc::clone(metrics.savings());
+        let proxy = Current::new(Proxy::new(&config, Arc::clone(&cache), savings)?);
         let (leaving, readiness_falls) = watch::channel(false);
         let (stopping, clients_stop) = watch::channel(false);
         let (stopped, operators_stop) = watch::channel(false);

@@ -51,6 +51,8 @@ pub struct Entry {
     pub created_at: SystemTime,
     /// How long it lives from then.
     pub ttl: Duration,
+    /// How long upstream took for the reply, from the request to its last byte; `None` where that is not known.
+    pub took: Option<Duration>,
     /// Set by an operator or a check that found the reply wrong: never served again, and replaced by the next.
     pub poisoned: bool,
 }

@@ -304,7 +304,12 @@ fn compact(mut entry: Entry) -> Entry {
 /// Milliseconds since the Unix epoch; zero for a clock before it.
 fn milliseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    whole_milliseconds(since)
+}
+
+/// A span in whole milliseconds, as records have it.
+fn whole_milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod deployment;
 pub mod encodings;
 pub mod exports;
 pub mod program;
+pub mod promql;
 pub mod proxy;
 pub mod redis;
 pub mod relay;

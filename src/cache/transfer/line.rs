@@ -3,7 +3,7 @@
 //! | line | content |
 //! | --- | --- |
 //! | first | `rejoinder` (`"export"`), `schema`, `check`: a keyed hash that is the same for the same secret alone |
-//! | entry | `key`, `scope` (64 hexadecimal digits each), `endpoint` (its path), `model`, `namespace`, `prompt`, `document` (the reply's JSON document, as a text), `created_at_ms` (since the Unix epoch), `ttl_ms`, `poisoned` (left out where false), `embedding` (left out where there is none) |
+//! | entry | `key`, `scope` (64 hexadecimal digits each), `endpoint` (its path), `model`, `namespace`, `prompt`, `document` (the reply's JSON document, as a text), `created_at_ms` (since the Unix epoch), `ttl_ms`, `took_ms` (how long upstream took; left out where not known), `poisoned` (left out where false), `embedding` (left out where there is none) |
 //! | mark | `cursor`, from which `GET /export` goes on; what stands before it need not be asked for again |
 //! | last | `end`: how many `entries` there were, and how many were `unreadable` |
 //!
@@ -74,6 +74,8 @@ struct EntryLine<'a> {
     document: Cow<'a, str>,
     created_at_ms: u64,
     ttl_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    took_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     poisoned: bool,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +123,7 @@ pub(super) struct Read {
     pub(super) document: String,
     pub(super) created_at: SystemTime,
     pub(super) ttl: Duration,
+    pub(super) took: Option<Duration>,
     pub(super) poisoned: bool,
     pub(super) home: Option<Home>,
 }
@@ -175,6 +178,7 @@ pub(super) fn entry(entry: &Entry, home: Option<&Home>) -> Option<Vec<u8>> {
         document: std::str::from_utf8(&entry.reply.document).ok()?.into(),
         created_at_ms: milliseconds(entry.created_at.duration_since(UNIX_EPOCH).unwrap_or_default()),
         ttl_ms: milliseconds(entry.ttl),
+        took_ms: entry.took.map(milliseconds),
         poisoned: entry.poisoned,
         embedding,
     })
@@ -213,6 +217,7 @@ pub(super) fn read(line: &[u8]) -> Result<Line, String> {
         document: line.document.into_owned(),
         created_at: created_at.ok_or("created_at_ms is beyond all time")?,
         ttl: Duration::from_millis(line.ttl_ms),
+        took: line.took_ms.map(Duration::from_millis),
         poisoned: line.poisoned,
         home: home.transpose()?,
     })))
@@ -259,6 +264,7 @@ mod tests {
             );
             assert_eq!(read.document.as_bytes(), entry.reply.document);
             assert_eq!((read.created_at, read.ttl, read.poisoned), (entry.created_at, entry.ttl, poisoned));
+            assert_eq!(read.took, entry.took);
         }
     }
 

@@ -165,6 +165,7 @@ impl Cache {
             created_at: read.created_at,
             // As with a request's own: no longer than is configured here.
             ttl: read.ttl.min(self.ttl),
+            took: read.took,
             poisoned: read.poisoned,
         };
         if entry.remaining(now).is_zero() {

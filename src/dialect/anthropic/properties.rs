@@ -168,7 +168,7 @@ proptest! {
         event(json!({"type": "message_stop"}));
         let reply = gather(SSE, &stream).unwrap();
         prop_assert_eq!(&reply.text, &parts.concat());
-        prop_assert_eq!(reply.usage, Some(Usage { input: 1, output: 9 }));
+        prop_assert_eq!(reply.usage, Some(Usage { input: 1, output: 9, ..Usage::default() }));
         let document: Value = serde_json::from_slice(&reply.document).unwrap();
         prop_assert_eq!(&document["content"][1]["input"], &serde_json::from_str::<Value>(&input).unwrap());
         let mut replayed = as_client(&replay(&reply.document, SSE));

@@ -36,8 +36,29 @@ struct Block {
 
 #[derive(Deserialize)]
 struct Tokens {
-    input_tokens: Option<u64>,
-    output_tokens: Option<u64>,
+    #[serde(rename = "input_tokens")]
+    input: Option<u64>,
+    #[serde(rename = "output_tokens")]
+    output: Option<u64>,
+    /// Tokens of the prompt that are not among `input_tokens`.
+    #[serde(rename = "cache_creation_input_tokens")]
+    cache_creation: Option<u64>,
+    #[serde(rename = "cache_read_input_tokens")]
+    cache_read: Option<u64>,
+}
+
+impl Tokens {
+    /// `None` where upstream did not count both ways.
+    fn usage(&self) -> Option<Usage> {
+        let cached = self.cache_read.unwrap_or_default();
+        let written = self.cache_creation.unwrap_or_default();
+        Some(Usage {
+            input: self.input?.saturating_add(cached).saturating_add(written),
+            output: self.output?,
+            cached,
+            reasoning: 0,
+        })
+    }
 }
 
 /// Decides whether a message may be stored, and describes it.
@@ -67,9 +88,7 @@ fn judge(document: Bytes) -> Result<Reply, Unstorable> {
     if text.trim().is_empty() && !tool_calls {
         return Err(Unstorable::Empty);
     }
-    let usage = message
-        .usage
-        .and_then(|tokens| Some(Usage { input: tokens.input_tokens?, output: tokens.output_tokens? }));
+    let usage = message.usage.and_then(|tokens| tokens.usage());
     Ok(Reply { document, text, tool_calls, usage })
 }
 

@@ -156,7 +156,7 @@ fn a_stream_is_folded_into_the_message() {
     let reply = gather(SSE, BASIC).unwrap();
     insta::assert_snapshot!(String::from_utf8_lossy(&reply.document), @r#"{"id":"msg_4QpJur2dWWDjF6C758FbBw5vm12BaVipnK","type":"message","role":"assistant","content":[{"type":"text","text":"Hello there!"}],"model":"claude-3-opus-latest","stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":11,"output_tokens":6}}"#);
     assert_eq!(reply.text, "Hello there!");
-    assert_eq!(reply.usage, Some(Usage { input: 11, output: 6 }));
+    assert_eq!(reply.usage, Some(Usage { input: 11, output: 6, ..Usage::default() }));
     assert!(!reply.tool_calls);
     assert_eq!(gather(SSE, &BASIC.replace('\n', "\r\n")).unwrap(), reply);
     assert_eq!(gather(SSE, &format!("{BASIC}data: [DONE]\n\n")).unwrap(), reply);

@@ -54,7 +54,7 @@ pub(crate) fn gather(form: Form, body: &Bytes) -> Result<Reply, Unstorable> {
         document: body.clone(),
         text: String::new(),
         tool_calls: false,
-        usage: vectors.prompt_eval_count.map(|input| Usage { input, output: 0 }),
+        usage: vectors.prompt_eval_count.map(|input| Usage { input, output: 0, ..Usage::default() }),
     })
 }
 

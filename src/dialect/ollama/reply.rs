@@ -69,6 +69,7 @@ fn judge(shape: Shape, document: Bytes) -> Result<Reply, Unstorable> {
     let usage = (read.prompt_eval_count.is_some() || read.eval_count.is_some()).then(|| Usage {
         input: read.prompt_eval_count.unwrap_or_default(),
         output: read.eval_count.unwrap_or_default(),
+        ..Usage::default()
     });
     Ok(Reply { document, text, tool_calls, usage })
 }

@@ -174,7 +174,7 @@ fn a_chat_stream_is_folded_into_the_unstreamed_document() {
     let reply = gather(CHAT, Form::Ndjson, CHAT_STREAM).unwrap();
     insta::assert_snapshot!(String::from_utf8_lossy(&reply.document), @r#"{"model":"llama3.2","created_at":"2023-08-04T19:22:45.499127Z","message":{"role":"assistant","content":"The sky\n<3","images":null},"done":true,"done_reason":"stop","total_duration":4883583458,"load_duration":1334875,"prompt_eval_count":26,"prompt_eval_duration":342546000,"eval_count":282,"eval_duration":4535599000}"#);
     assert_eq!(reply.text, "The sky\n<3");
-    assert_eq!(reply.usage, Some(Usage { input: 26, output: 282 }));
+    assert_eq!(reply.usage, Some(Usage { input: 26, output: 282, ..Usage::default() }));
     assert!(!reply.tool_calls);
 }
 
@@ -204,7 +204,7 @@ fn thinking_comes_first_and_tool_calls_have_a_line_of_their_own() {
     );
     let reply = gather(CHAT, Form::Ndjson, stream).unwrap();
     assert!(reply.tool_calls);
-    assert_eq!(reply.usage, Some(Usage { input: 0, output: 15 }));
+    assert_eq!(reply.usage, Some(Usage { input: 0, output: 15, ..Usage::default() }));
     insta::assert_snapshot!(replay(CHAT, &reply.document, Form::Ndjson), @r#"
     {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":"","thinking":"Hm."},"done":false}
     {"model":"m","created_at":"2026-01-02T03:04:05.000000006Z","message":{"role":"assistant","content":"Let me look."},"done":false}
@@ -311,7 +311,7 @@ fn what_is_not_whole_is_not_stored() {
 fn embeddings_are_kept_as_they_came() {
     let whole = r#"{"model":"all-minilm","embeddings":[[0.010071029,-0.0017594862]],"total_duration":14143917,"prompt_eval_count":8}"#;
     let reply = gather(Endpoint::OllamaEmbed, Form::Json, whole).unwrap();
-    assert_eq!(reply.usage, Some(Usage { input: 8, output: 0 }));
+    assert_eq!(reply.usage, Some(Usage { input: 8, output: 0, ..Usage::default() }));
     assert_eq!(replay(Endpoint::OllamaEmbed, &reply.document, Form::Json), whole);
     assert!(gather(Endpoint::OllamaEmbeddings, Form::Json, r#"{"embedding":[0.5]}"#).is_ok());
     for empty in [r#"{"embeddings":[]}"#, r#"{"embeddings":[[]]}"#, r#"{"embedding":[]}"#, "{}"] {

@@ -71,7 +71,7 @@ pub(crate) fn gather(form: Form, body: &Bytes) -> Result<Reply, Unstorable> {
         document: body.clone(),
         text: String::new(),
         tool_calls: false,
-        usage: usage.map(|input| Usage { input, output: 0 }),
+        usage: usage.map(|input| Usage { input, output: 0, ..Usage::default() }),
     })
 }
 

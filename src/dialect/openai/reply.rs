@@ -69,10 +69,19 @@ pub(super) fn whole_choices(document: &Value) -> Result<&Vec<Value>, Unstorable>
     Ok(choices)
 }
 
-/// The tokens of `usage`, counted under these names; `None` where upstream did not count both.
+/// The tokens of `usage`, counted under these names; `None` where upstream did not count both. What it tells of them
+/// beyond stands in objects of the same names with `_details`.
 pub(super) fn usage(document: &Value, input: &str, output: &str) -> Option<Usage> {
     let usage = document.get("usage")?;
-    Some(Usage { input: usage.get(input)?.as_u64()?, output: usage.get(output)?.as_u64()? })
+    let detail = |of: &str, name: &str| {
+        usage.get(format!("{of}_details")).and_then(|details| details.get(name)?.as_u64()).unwrap_or_default()
+    };
+    Some(Usage {
+        input: usage.get(input)?.as_u64()?,
+        output: usage.get(output)?.as_u64()?,
+        cached: detail(input, "cached_tokens"),
+        reasoning: detail(output, "reasoning_tokens"),
+    })
 }
 
 /// A stored document, to be replayed.

@@ -11,7 +11,7 @@
 //! | `response` | the reply's JSON document |
 //! | `created_at` | milliseconds since the Unix epoch, decimal |
 //! | `ttl` | milliseconds, decimal |
-//! | `metadata` | JSON: schema version, scope, endpoint, model, namespace, tool calls, usage, poisoned |
+//! | `metadata` | JSON: schema version, scope, endpoint, model, namespace, tool calls, usage, poisoned, how long upstream took |
 //! | `seal` | the first half of a keyed BLAKE3 over all fields but `embedding` and `evidence`, which have their own |
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,8 +23,8 @@ use super::super::entry::{Entry, Key, Partition, Placed, Scope};
 use super::super::evidence::{Evidence, MOST_OBSERVATIONS, OBSERVATION_BYTES, Observation};
 use super::super::hexadecimal::{digits as hex, hash as from_hexadecimal};
 use super::super::index::codes::{Codes, MAX_DIMENSION};
-use super::super::milliseconds;
 use super::super::transfer::{Home, Kept};
+use super::super::{milliseconds, whole_milliseconds};
 use crate::dialect::{Endpoint, Reply, Usage};
 
 /// The version written, and the only one read.
@@ -74,6 +74,18 @@ struct Metadata {
     tool_calls: bool,
     usage: Option<(u64, u64)>,
     poisoned: bool,
+    // What follows is absent where it is zero or not known, and in what older versions wrote.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    cached: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    reasoning: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    took_ms: Option<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// An entry without its reply, and its embedding: a row of the index.
@@ -106,8 +118,11 @@ impl Seal {
             tool_calls: entry.reply.tool_calls,
             usage: entry.reply.usage.map(|usage| (usage.input, usage.output)),
             poisoned: entry.poisoned,
+            cached: entry.reply.usage.map_or(0, |usage| usage.cached),
+            reasoning: entry.reply.usage.map_or(0, |usage| usage.reasoning),
+            took_ms: entry.took.map(whole_milliseconds),
         };
-        let ttl = u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX);
+        let ttl = whole_milliseconds(entry.ttl);
         // Strings and numbers always have a JSON form.
         let metadata = serde_json::to_vec(&metadata).unwrap_or_default();
         let sealed = [
@@ -293,10 +308,16 @@ impl Head<'_> {
                 document,
                 text: String::new(),
                 tool_calls: metadata.tool_calls,
-                usage: metadata.usage.map(|(input, output)| Usage { input, output }),
+                usage: metadata.usage.map(|(input, output)| Usage {
+                    input,
+                    output,
+                    cached: metadata.cached,
+                    reasoning: metadata.reasoning,
+                }),
             },
             created_at: moment.and_then(|moment| UNIX_EPOCH.checked_add(moment)).ok_or(Damage::Broken)?,
             ttl: number(self.ttl).map(Duration::from_millis).ok_or(Damage::Broken)?,
+            took: metadata.took_ms.map(Duration::from_millis),
             poisoned: metadata.poisoned,
         })
     }
@@ -331,9 +352,9 @@ mod tests {
     fn entries() -> impl Strategy<Value = Entry> {
         let texts = (any::<String>(), any::<String>(), any::<String>(), any::<Vec<u8>>());
         let bytes = (any::<[u8; 32]>(), any::<[u8; 32]>());
-        let rest = (0..Endpoint::ALL.len(), any::<Option<(u64, u64)>>(), any::<(bool, bool)>());
-        let times = (0_u64..253_402_300_800_000, any::<u64>());
-        (texts, bytes, rest, times).prop_map(|(texts, (key, scope), rest, (created, ttl))| Entry {
+        let rest = (0..Endpoint::ALL.len(), any::<Option<[u64; 4]>>(), any::<(bool, bool)>());
+        let times = (0_u64..253_402_300_800_000, any::<u64>(), any::<Option<u64>>());
+        (texts, bytes, rest, times).prop_map(|(texts, (key, scope), rest, (created, ttl, took))| Entry {
             key: Key(key),
             scope: Scope(scope),
             endpoint: Endpoint::ALL[rest.0],
@@ -344,10 +365,16 @@ mod tests {
                 document: texts.3.into(),
                 text: String::new(),
                 tool_calls: rest.2.0,
-                usage: rest.1.map(|(input, output)| Usage { input, output }),
+                usage: rest.1.map(|[input, output, cached, reasoning]| Usage {
+                    input,
+                    output,
+                    cached,
+                    reasoning,
+                }),
             },
             created_at: UNIX_EPOCH + Duration::from_millis(created),
             ttl: Duration::from_millis(ttl),
+            took: took.map(Duration::from_millis),
             poisoned: rest.2.1,
         })
     }

@@ -77,10 +77,11 @@ pub(crate) fn entry(number: u64) -> Entry {
             document: Bytes::from(format!("{{\"answer\": {number}, \"pad\": \"{}\"}}", "x".repeat(200))),
             text: format!("It is {number}."),
             tool_calls: false,
-            usage: Some(Usage { input: number, output: 2 }),
+            usage: Some(Usage { input: number, output: 2, ..Usage::default() }),
         },
         created_at: UNIX_EPOCH + Duration::from_secs(4_000_000_000) + Duration::from_millis(number),
         ttl: Duration::from_hours(1),
+        took: Some(Duration::from_millis(number)),
         poisoned: number.is_multiple_of(5),
     }
 }

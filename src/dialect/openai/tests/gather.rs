@@ -34,19 +34,19 @@ fn a_document_is_kept_as_it_came() {
     let reply = gather(OpenAiChat, Form::Json, CHAT).unwrap();
     assert_eq!(reply.document, CHAT);
     assert_eq!(reply.text, "Grüße aus \"Köln\" 🦀");
-    assert_eq!(reply.usage, Some(Usage { input: 12, output: 9 }));
+    assert_eq!(reply.usage, Some(Usage { input: 12, output: 9, ..Usage::default() }));
     assert!(!reply.tool_calls);
     assert!(gather(OpenAiChat, Form::Json, CHAT_TOOLS).unwrap().tool_calls);
     assert_eq!(gather(OpenAiChat, Form::Json, CHAT_LOGPROBS).unwrap().usage, None);
     assert_eq!(gather(OpenAiCompletions, Form::Json, COMPLETION).unwrap().text, "\n\nOnce upon");
     let reply = gather(OpenAiResponses, Form::Json, RESPONSE).unwrap();
     assert_eq!((reply.text.as_str(), reply.tool_calls), ("Hi there", true));
-    assert_eq!(reply.usage, Some(Usage { input: 37, output: 11 }));
+    assert_eq!(reply.usage, Some(Usage { input: 37, output: 11, reasoning: 3, ..Usage::default() }));
     let numbers = r#"{"object":"list","data":[{"embedding":[0.1],"index":0}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#;
     let reply = gather(OpenAiEmbeddings, Form::Json, numbers).unwrap();
     assert_eq!(
         (reply.document.as_ref(), reply.usage),
-        (numbers.as_bytes(), Some(Usage { input: 8, output: 0 }))
+        (numbers.as_bytes(), Some(Usage { input: 8, output: 0, ..Usage::default() }))
     );
     assert!(gather(OpenAiEmbeddings, Form::Json, r#"{"data":[{"embedding":"AAAA"}]}"#).is_ok());
 }
@@ -65,7 +65,7 @@ fn chunks_fold_into_the_unstreamed_document() {
             "obfuscation": "xyz", "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}),
     ]);
     let folded = gather(OpenAiChat, SSE, &body).unwrap();
-    assert_eq!(folded.usage, Some(Usage { input: 1, output: 2 }));
+    assert_eq!(folded.usage, Some(Usage { input: 1, output: 2, ..Usage::default() }));
     insta::assert_snapshot!(String::from_utf8_lossy(&folded.document), @r#"{"id":"chatcmpl-1","object":"chat.completion","created":7,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Grüße","refusal":null,"reasoning_content":"Hmm."},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3},"prompt_filter_results":[{"prompt_index":0}],"system_fingerprint":"fp"}"#);
 }
 

@@ -13,7 +13,7 @@ use crate::dialect::{Endpoint, Reply, Usage};
 use crate::store::entry::{Entry, Key, Partition, Scope};
 use crate::store::evidence::{Evidence, OBSERVATION_BYTES, Observation};
 use crate::store::index::codes::{Codes, MAX_DIMENSION};
-use crate::store::milliseconds;
+use crate::store::{milliseconds, whole_milliseconds};
 
 /// The version written, and the only one read.
 pub(super) const SCHEMA: u8 = 1;
@@ -67,6 +67,14 @@ struct Stored<'a> {
     poisoned: bool,
 }
 
+/// What stands after [`Stored`], in what older versions wrote not at all.
+#[derive(Default, Serialize, Deserialize)]
+struct Later {
+    took_ms: Option<u64>,
+    cached: u64,
+    reasoning: u64,
+}
+
 /// Bytes written and read as a whole, where serde's own slice goes byte by byte.
 struct Raw<'a>(&'a [u8]);
 
@@ -102,10 +110,16 @@ impl Seal {
             tool_calls: entry.reply.tool_calls,
             usage: entry.reply.usage.map(|usage| (usage.input, usage.output)),
             created_at_ms: milliseconds(entry.created_at),
-            ttl_ms: u64::try_from(entry.ttl.as_millis()).unwrap_or(u64::MAX),
+            ttl_ms: whole_milliseconds(entry.ttl),
             poisoned: entry.poisoned,
         };
+        let later = Later {
+            took_ms: entry.took.map(whole_milliseconds),
+            cached: entry.reply.usage.map_or(0, |usage| usage.cached),
+            reasoning: entry.reply.usage.map_or(0, |usage| usage.reasoning),
+        };
         let record = postcard::to_extend(&stored, vec![SCHEMA]).ok()?;
+        let record = postcard::to_extend(&later, record).ok()?;
         Some(self.close(Kind::Entry, sequence, record))
     }
 
@@ -114,7 +128,13 @@ impl Seal {
         let content = self.open(Kind::Entry, sequence, record)?;
         let (stored, rest) =
             postcard::take_from_bytes::<Stored<'_>>(content).map_err(|_| RecordError::Shape)?;
-        let endpoint = Endpoint::of_path(stored.endpoint).filter(|_| rest.is_empty());
+        let later = if rest.is_empty() {
+            Later::default()
+        } else {
+            let (later, rest) = postcard::take_from_bytes::<Later>(rest).map_err(|_| RecordError::Shape)?;
+            Some(later).filter(|_| rest.is_empty()).ok_or(RecordError::Shape)?
+        };
+        let endpoint = Endpoint::of_path(stored.endpoint);
         let created_at = UNIX_EPOCH.checked_add(Duration::from_millis(stored.created_at_ms));
         Ok(Entry {
             key: Key(stored.key),
@@ -127,10 +147,16 @@ impl Seal {
                 document: Bytes::copy_from_slice(stored.document.0),
                 text: stored.text.to_owned(),
                 tool_calls: stored.tool_calls,
-                usage: stored.usage.map(|(input, output)| Usage { input, output }),
+                usage: stored.usage.map(|(input, output)| Usage {
+                    input,
+                    output,
+                    cached: later.cached,
+                    reasoning: later.reasoning,
+                }),
             },
             created_at: created_at.ok_or(RecordError::Shape)?,
             ttl: Duration::from_millis(stored.ttl_ms),
+            took: later.took_ms.map(Duration::from_millis),
             poisoned: stored.poisoned,
         })
     }
@@ -221,25 +247,33 @@ mod tests {
     fn entries() -> impl Strategy<Value = Entry> {
         let texts = (any::<String>(), any::<String>(), any::<String>(), any::<String>());
         let bytes = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<Vec<u8>>());
-        let rest = (0..Endpoint::ALL.len(), any::<Option<(u64, u64)>>(), any::<(bool, bool)>());
+        let rest = (0..Endpoint::ALL.len(), any::<Option<[u64; 4]>>(), any::<(bool, bool)>());
         // Up to the year 10000; a clock may say anything, but not beyond what it can hold.
-        let times = (0_u64..253_402_300_800_000, any::<u64>());
-        (texts, bytes, rest, times).prop_map(|(texts, (key, scope, document), rest, (created, ttl))| Entry {
-            key: Key(key),
-            scope: Scope(scope),
-            endpoint: Endpoint::ALL[rest.0],
-            model: texts.0,
-            namespace: texts.1,
-            prompt: texts.2,
-            reply: Reply {
-                document: document.into(),
-                text: texts.3,
-                tool_calls: rest.2.0,
-                usage: rest.1.map(|(input, output)| Usage { input, output }),
-            },
-            created_at: UNIX_EPOCH + Duration::from_millis(created),
-            ttl: Duration::from_millis(ttl),
-            poisoned: rest.2.1,
+        let times = (0_u64..253_402_300_800_000, any::<u64>(), any::<Option<u64>>());
+        (texts, bytes, rest, times).prop_map(|(texts, (key, scope, document), rest, (created, ttl, took))| {
+            Entry {
+                key: Key(key),
+                scope: Scope(scope),
+                endpoint: Endpoint::ALL[rest.0],
+                model: texts.0,
+                namespace: texts.1,
+                prompt: texts.2,
+                reply: Reply {
+                    document: document.into(),
+                    text: texts.3,
+                    tool_calls: rest.2.0,
+                    usage: rest.1.map(|[input, output, cached, reasoning]| Usage {
+                        input,
+                        output,
+                        cached,
+                        reasoning,
+                    }),
+                },
+                created_at: UNIX_EPOCH + Duration::from_millis(created),
+                ttl: Duration::from_millis(ttl),
+                took: took.map(Duration::from_millis),
+                poisoned: rest.2.1,
+            }
         })
     }
 
@@ -267,6 +301,19 @@ mod tests {
             prop_assert!(seal.read_embedding(sequence, &record).is_err());
             let other = Seal::new(&secret.map(|byte| !byte));
             prop_assert_eq!(other.read_entry(sequence, &record), Err(RecordError::Broken));
+        }
+
+        #[test]
+        fn a_record_without_what_came_later_is_read(entry in entries()) {
+            let seal = Seal::new(&[1; 32]);
+            let mut entry = Entry { took: None, ..entry };
+            if let Some(usage) = &mut entry.reply.usage {
+                (usage.cached, usage.reasoning) = (0, 0);
+            }
+            let record = seal.entry(1, &entry).unwrap();
+            let later = postcard::to_extend(&Later::default(), Vec::new()).unwrap();
+            let older = record[..record.len() - DIGEST_BYTES - later.len()].to_vec();
+            prop_assert_eq!(seal.read_entry(1, &seal.close(Kind::Entry, 1, older)).unwrap(), entry);
         }
 
         #[test]
