@@ -6,6 +6,7 @@
 mod file;
 mod secret;
 mod units;
+mod upstreams;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -27,6 +28,7 @@ pub use secret::Secret;
 pub use units::Bytes;
 use units::duration;
 pub(crate) use units::parse_duration;
+pub use upstreams::{ApiKeyHeader, ModelPattern, Upstream, UpstreamTimeouts, Upstreams};
 
 /// The default place of Ollama.
 const UPSTREAM: &str = "http://127.0.0.1:11434";
@@ -64,7 +66,8 @@ pub struct Flags {
     pub admin_listen: Option<SocketAddr>,
 
     /// The Ollama-, OpenAI- or Anthropic-compatible server [default: http://127.0.0.1:11434]. A path is kept
-    /// as a prefix: with https://host/openai, a request for /v1/models goes to https://host/openai/v1/models
+    /// as a prefix: with https://host/openai, a request for /v1/models goes to https://host/openai/v1/models.
+    /// Where the file has several, by model, this is the URL of the one for all other requests
     #[arg(long, env = "REJOINDER_UPSTREAM", value_name = "URL")]
     pub upstream: Option<Uri>,
 
@@ -160,9 +163,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Health, metrics, entries.
     pub admin_listen: SocketAddr,
-    /// The server in front of which the proxy stands.
-    #[serde(serialize_with = "units::uri")]
-    pub upstream: Uri,
+    /// The servers in front of which the proxy stands.
+    pub upstream: Upstreams,
     /// The folder of the store; `None` keeps it in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
@@ -529,15 +531,15 @@ impl Config {
             redis_password: secret::read("REJOINDER_REDIS_PASSWORD", environment)?,
         };
         file.redis_url = redis_url(flags.redis_url.as_deref(), environment)?.or(file.redis_url);
-        let config = Self::combine(flags, file, secrets);
+        let upstream = Upstreams::merge(flags.upstream.clone(), file.upstream.take(), &source, environment)?;
+        let config = Self::combine(flags, file, upstream, secrets);
         match config.problem() {
             None => Ok(config),
             Some((key, reason)) => Err(ConfigError::Setting { place: source.place(key), reason }),
         }
     }
 
-    fn combine(flags: Flags, file: FileConfig, secrets: Secrets) -> Self {
-        let upstream = flags.upstream.or(file.upstream).unwrap_or_else(|| Uri::from_static(UPSTREAM));
+    fn combine(flags: Flags, file: FileConfig, upstream: Upstreams, secrets: Secrets) -> Self {
         let embedder = flags.embedder.or(file.embedder).unwrap_or(EmbedderKind::Builtin);
         let default_model = match embedder {
             EmbedderKind::OpenAi => "text-embedding-3-small",
@@ -547,7 +549,10 @@ impl Config {
         Self {
             listen: flags.listen.or(file.listen).unwrap_or_else(|| loopback(11435)),
             admin_listen: flags.admin_listen.or(file.admin_listen).unwrap_or_else(|| loopback(11436)),
-            embedder_url: flags.embedder_url.or(file.embedder_url).unwrap_or_else(|| upstream.clone()),
+            embedder_url: flags
+                .embedder_url
+                .or(file.embedder_url)
+                .unwrap_or_else(|| upstream.default.url.clone()),
             upstream,
             data_dir: flags.data_dir.or(file.data_dir),
             redis_url: file.redis_url,
@@ -575,14 +580,12 @@ impl Config {
 
     /// The first setting that cannot be used, and why.
     fn problem(&self) -> Option<(&'static str, String)> {
-        for (key, uri) in [("upstream", &self.upstream), ("embedder_url", &self.embedder_url)] {
-            if let Some(reason) = url_problem(uri) {
-                return Some((key, reason));
-            }
+        if let Some(reason) = url_problem(&self.embedder_url) {
+            return Some(("embedder_url", reason));
         }
-        if self.upstream_is_itself() {
-            let reason = "this is the proxy's own address: every request would come back to it".to_owned();
-            return Some(("upstream", reason));
+        if let Some(upstream) = self.upstream.all().find(|upstream| self.is_itself(&upstream.url)) {
+            let reason = "this is the proxy's own address: every request would come back to it";
+            return Some(("upstream", format!("{}: {reason}", upstream.url)));
         }
         for (key, share) in [
             ("similarity_threshold", self.similarity_threshold),
@@ -674,8 +677,8 @@ impl Config {
         None
     }
 
-    fn upstream_is_itself(&self) -> bool {
-        let host = self.upstream.host().unwrap_or_default().trim_matches(['[', ']']);
+    fn is_itself(&self, upstream: &Uri) -> bool {
+        let host = upstream.host().unwrap_or_default().trim_matches(['[', ']']);
         let loops =
             |ip: IpAddr| ip == self.listen.ip() || (self.listen.ip().is_unspecified() && ip.is_loopback());
         let same_host = match host.parse::<IpAddr>() {
@@ -685,7 +688,7 @@ impl Config {
                     && (self.listen.ip().is_loopback() || self.listen.ip().is_unspecified())
             }
         };
-        same_host && self.listen.port() != 0 && self.upstream.port_u16() == Some(self.listen.port())
+        same_host && self.listen.port() != 0 && upstream.port_u16() == Some(self.listen.port())
     }
 }
 
@@ -758,7 +761,7 @@ fn loopback(port: u16) -> SocketAddr {
 impl Default for Config {
     /// The configuration without any flag, file or environment.
     fn default() -> Self {
-        Self::combine(Flags::default(), FileConfig::default(), Secrets::default())
+        Self::combine(Flags::default(), FileConfig::default(), Upstreams::default(), Secrets::default())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod json_lines;
 mod trials;
+mod upstreams;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use tracing_subscriber::prelude::*;
 
 use json_lines::JsonLines;
 use trials::TrialMetrics;
+use upstreams::UpstreamMetrics;
 use writer::{Lines, Writing};
 
 use crate::cache::outcome::{Forward, Layer, Outcome};
@@ -70,6 +72,7 @@ pub struct Metrics {
     saved_output: Counter,
     store: StoreMetrics,
     trials: TrialMetrics,
+    upstreams: UpstreamMetrics,
     connections: Gauge,
     totals: Totals,
 }
@@ -227,6 +230,8 @@ impl Metrics {
         store.register(&mut registry);
         let trials = TrialMetrics::default();
         trials.register(&mut registry);
+        let upstreams = UpstreamMetrics::default();
+        upstreams.register(&mut registry);
         let connections = Gauge::default();
         registry.register("client_connections", "Open connections of clients", connections.clone());
         let totals = Totals::default();
@@ -248,6 +253,7 @@ impl Metrics {
             saved_output,
             store,
             trials,
+            upstreams,
             connections,
             totals,
         }
@@ -266,6 +272,7 @@ impl Metrics {
         if let Some(rule) = outcome.rule {
             self.rules.get_or_create(&RuleLabels { detail, rule }).inc();
         }
+        self.upstreams.record(outcome, exchange.status);
         let duration = match outcome.layer {
             Layer::Exact => &self.durations.exact,
             Layer::Semantic => &self.durations.semantic,
@@ -357,6 +364,7 @@ pub fn log_request(outcome: &Outcome, exchange: &Exchange<'_>) {
         path = exchange.path,
         status = exchange.status.as_u16(),
         layer = outcome.layer.as_str(),
+        upstream = outcome.upstream.as_deref(),
         detail = outcome.reason.map(crate::cache::decision::MissReason::as_str),
         forward = outcome.forward.map(Forward::as_str),
         similarity = outcome.decision.map(|decision| decision.similarity.0),

@@ -26,6 +26,9 @@ impl CheckConfig {
     pub(super) fn run(self) -> ExitCode {
         let flags = Flags { config: self.file.or(self.flags.config), ..self.flags };
         let checked = Config::load(flags, &environment).map_err(anyhow::Error::from);
+        for warning in checked.iter().flat_map(|config| &config.upstream.warnings) {
+            eprintln!("warning: {warning}");
+        }
         match checked.and_then(|config| toml::to_string(&config).context("the configuration cannot be shown"))
         {
             Ok(text) => {

@@ -9,8 +9,9 @@ use serde::Deserialize;
 
 use super::{
     Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Redis, RedisUrl,
-    Secret, Timeouts, secret, units,
+    Secret, Timeouts, secret, units, upstreams,
 };
+use upstreams::FileUpstreams;
 
 /// What a file sets. A key it does not have is left to the default; one that nobody knows is an error.
 #[derive(Debug, Default, Deserialize)]
@@ -18,8 +19,8 @@ use super::{
 pub struct FileConfig {
     pub(super) listen: Option<SocketAddr>,
     pub(super) admin_listen: Option<SocketAddr>,
-    #[serde(deserialize_with = "units::optional_uri")]
-    pub(super) upstream: Option<Uri>,
+    #[serde(deserialize_with = "upstreams::of_file")]
+    pub(super) upstream: Option<FileUpstreams>,
     pub(super) data_dir: Option<PathBuf>,
     #[serde(deserialize_with = "units::optional_redis_url")]
     pub(super) redis_url: Option<RedisUrl>,
@@ -108,12 +109,36 @@ impl FileConfig {
 impl Source {
     /// Where a key was set: file, line and key, or the key alone where the file does not have it.
     pub(super) fn place(&self, key: &str) -> String {
-        let set = |line: &str| {
-            line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
-        };
-        match self.text.lines().position(set) {
-            Some(at) => format!("{}:{}: {key}", self.path.display(), at + 1),
+        let array = format!("[[{key}]]");
+        match self.text.lines().position(|line| sets(line, key) || line.trim() == array) {
+            Some(at) => self.line(at, key),
             None => key.to_owned(),
         }
     }
+
+    /// Where a key was set in one of several tables of the same name, counted from 0; or the place of all of them, where
+    /// they are written in another way than `[[table]]`.
+    pub(super) fn place_in_table(&self, table: &str, nth: usize, key: &str) -> String {
+        let (array, own) = (format!("[[{table}]]"), format!("[{table}."));
+        let lines = || self.text.lines().map(str::trim).enumerate();
+        let Some((start, _)) = lines().filter(|(_, line)| *line == array).nth(nth) else {
+            return self.place(table);
+        };
+        let within = || {
+            lines().skip(start + 1).take_while(|(_, line)| !line.starts_with('[') || line.starts_with(&own))
+        };
+        let found = within().find(|(_, line)| sets(line, key));
+        let found = found.or_else(|| within().find(|(_, line)| !line.starts_with('#') && line.contains(key)));
+        self.line(found.map_or(start, |(at, _)| at), key)
+    }
+
+    /// A line, counted from 0, and what stands there.
+    fn line(&self, at: usize, key: &str) -> String {
+        format!("{}:{}: {key}", self.path.display(), at + 1)
+    }
+}
+
+/// Whether a line sets a key.
+fn sets(line: &str, key: &str) -> bool {
+    line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
 }

@@ -19,8 +19,8 @@ fn without_anything_the_defaults_hold() {
     let config = Config::default();
     assert_eq!(config.listen.to_string(), "127.0.0.1:11435");
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:11436");
-    assert_eq!(config.upstream, UPSTREAM);
-    assert_eq!(config.embedder_url, config.upstream);
+    assert_eq!(config.upstream.default.url, UPSTREAM);
+    assert_eq!(config.embedder_url, config.upstream.default.url);
     assert_eq!(config.ttl, Duration::from_hours(24));
 }
 

@@ -14,6 +14,7 @@ mod pass;
 mod readings;
 mod trial;
 mod upstream;
+mod upstreams;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -37,6 +38,7 @@ use pass::Upgrade;
 use readings::Readings;
 use upstream::Upstream;
 pub use upstream::UpstreamUrlError;
+use upstreams::Upstreams;
 
 use crate::cache::Cache;
 use crate::cache::coalesce::Flights;
@@ -49,7 +51,7 @@ use crate::dialect::{Endpoint, Reply};
 #[derive(Clone)]
 pub struct Proxy {
     cache: Arc<Cache>,
-    upstream: Arc<Upstream>,
+    upstreams: Arc<Upstreams>,
     flights: Arc<Flights<FlightKey, Head, Option<Reply>>>,
     layouts: Arc<Layouts>,
     readings: Arc<Readings>,
@@ -76,8 +78,8 @@ struct Settings {
 enum Read {
     /// All of it.
     Whole(Bytes),
-    /// It goes on as it comes, for this reason.
-    Untouched(Body, Forward),
+    /// It goes on as it comes, for this reason, to this upstream.
+    Untouched(Body, Forward, Arc<Upstream>),
 }
 
 /// A response, and what happened on its way: for the metrics and the log.
@@ -112,10 +114,10 @@ impl Answered {
 }
 
 impl Proxy {
-    /// A proxy in front of the configuration's upstream.
+    /// A proxy in front of the configuration's upstreams.
     ///
     /// # Errors
-    /// Its URL is none that requests can go to.
+    /// The URL of one of them is none that requests can go to.
     pub fn new(config: &Config, cache: Arc<Cache>) -> Result<Self, UpstreamUrlError> {
         let settings = Settings {
             scope_headers: config.cache.scope_headers.clone(),
@@ -130,7 +132,7 @@ impl Proxy {
         };
         Ok(Self {
             cache,
-            upstream: Arc::new(Upstream::new(config)?),
+            upstreams: Arc::new(Upstreams::new(config)?),
             flights: Arc::new(Flights::new(settings.max_entry_bytes)),
             layouts: Arc::new(Layouts::new()),
             readings: Arc::new(Readings::new()),
@@ -174,24 +176,25 @@ impl Proxy {
             directives(&parts.headers).map_err(|error| Failure::new(error.into(), bypass.clone()))?;
         strip_request(&mut parts.headers);
         let only_if_cached = directives.only_if_cached;
-        let (body, outcome) = match self.read(&parts.headers, incoming, &directives).await? {
-            Read::Whole(body) => match self.prepare(endpoint, &parts, &body, directives) {
-                Some(prepared) => {
+        let (body, outcome, upstream) = match self.read(&parts.headers, incoming, &directives).await? {
+            Read::Whole(body) => {
+                if let Some(prepared) = self.prepare(endpoint, &parts, &body, directives) {
                     if self.settings.log_prompts {
                         prepared.log_prompt(&parts.headers);
                     }
                     let answer = self.answer(&prepared, parts, body).await?;
                     return Ok(prepared.respond(answer));
                 }
-                None => (Body::Whole(body), bypass),
-            },
-            Read::Untouched(body, forward) => (body, Outcome::forwarded(forward)),
+                let upstream = Arc::clone(self.upstreams.of_body(&body));
+                (Body::Whole(body), bypass, upstream)
+            }
+            Read::Untouched(body, forward, upstream) => (body, Outcome::forwarded(forward), upstream),
         };
         // Of what is never stored there is nothing to answer with, and upstream is not to be asked.
         if only_if_cached {
             return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
         }
-        Box::pin(self.pass(parts, body, None, outcome)).await
+        Box::pin(self.pass(&upstream, parts, body, None, outcome)).await
     }
 
     /// Reads a body for caching, where that may be and it is not too large.
@@ -202,16 +205,23 @@ impl Proxy {
         directives: &Directives,
     ) -> Result<Read, Failure> {
         let idle = self.settings.idle;
-        if directives.no_store {
-            return Ok(Read::Untouched(Body::relayed(incoming, idle, None), Forward::Request));
-        }
-        if headers.contains_key(CONTENT_ENCODING) {
-            return Ok(Read::Untouched(Body::relayed(incoming, idle, None), Forward::Bypass));
+        let encoded = headers.contains_key(CONTENT_ENCODING);
+        let forward = if directives.no_store { Forward::Request } else { Forward::Bypass };
+        let untouched =
+            |body, upstream: &Arc<Upstream>| Ok(Read::Untouched(body, forward, Arc::clone(upstream)));
+        // What is not to be cached need not be read, unless to see where it goes: who asks for no trace here must not
+        // be answered by another upstream for it.
+        if encoded || (directives.no_store && !self.upstreams.are_several()) {
+            return untouched(Body::relayed(incoming, idle, None), self.upstreams.default());
         }
         match collect(incoming, self.settings.max_request_bytes, idle).await {
+            Ok(Collected::Whole(body)) if directives.no_store => {
+                let upstream = self.upstreams.of_body(&body);
+                untouched(Body::Whole(body), upstream)
+            }
             Ok(Collected::Whole(body)) => Ok(Read::Whole(body)),
             Ok(Collected::Larger(read, rest)) => {
-                Ok(Read::Untouched(Body::continued(read, rest, idle), Forward::Bypass))
+                untouched(Body::continued(read, rest, idle), self.upstreams.default())
             }
             Err(error) => {
                 let error = ProxyError::RequestBody(error.to_string());
@@ -224,7 +234,7 @@ impl Proxy {
         let upgrade = Upgrade::of(&mut parts);
         strip_request(&mut parts.headers);
         let body = Body::relayed(incoming, self.settings.idle, None);
-        self.pass(parts, body, upgrade, Outcome::forwarded(Forward::Bypass)).await
+        self.pass(self.upstreams.default(), parts, body, upgrade, Outcome::forwarded(Forward::Bypass)).await
     }
 }
 

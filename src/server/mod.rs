@@ -117,7 +117,13 @@ impl Server {
             service: admin,
             connections: None,
         };
-        info!(%address, upstream = %config.upstream, "listening for clients");
+        for warning in &config.upstream.warnings {
+            warn!("{warning}");
+        }
+        info!(%address, upstream = %config.upstream.default.url, "listening for clients");
+        for upstream in &config.upstream.by_model {
+            info!(name = upstream.name, upstream = %upstream.url, "choosing by model");
+        }
         info!(address = %admin_address, "listening for operators");
         let (clients, operators) = (tokio::spawn(clients.run()), tokio::spawn(operators.run()));
         let (notice, drain) = (config.timeouts.notice, config.timeouts.drain);
