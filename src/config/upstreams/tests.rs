@@ -64,6 +64,19 @@ fn tables_are_read_with_their_keys_and_their_own_timeouts() {
 }
 
 #[test]
+fn a_key_is_read_of_a_file_without_the_blanks_around_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "sk-canary\n").unwrap();
+    let text = format!(
+        "[[upstream]]\nname = \"a\"\nurl = \"http://a\"\napi_key_file = \"{}\"\n",
+        file.path().display()
+    );
+    let default = parse(&text).upstream.default;
+    assert_eq!(default.api_key.as_ref().map(Secret::expose), Some("sk-canary"));
+    assert!(!format!("{default:?}").contains("canary"));
+}
+
+#[test]
 fn the_flag_sets_the_url_of_the_default_alone() {
     let flags = || Flags { upstream: Some(Uri::from_static("http://10.0.0.1:1")), ..Flags::default() };
     let set = parse_with(flags(), TWO).unwrap().upstream;
