@@ -15,6 +15,7 @@ mod secret;
 mod status;
 mod tables;
 mod units;
+mod upstreams;
 mod validation;
 
 pub use crate::store::redis::RedisUrl;
@@ -30,6 +31,7 @@ pub use status::{Failure, Report, Status};
 pub use tables::{Admin, Ask, CacheSettings, Embedding, Limits, Log, Redis, Timeouts};
 pub use units::Bytes;
 pub(crate) use units::parse_duration;
+pub use upstreams::{ApiKeyHeader, ModelPattern, Upstream, UpstreamTimeouts, Upstreams};
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ mod reloads;
 mod savings;
 mod store;
 mod trials;
+mod upstreams;
 mod writer;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use reloads::{ReloadMetrics, ReloadResult};
 use savings::SavingsMetrics;
 use store::StoreMetrics;
 use trials::TrialMetrics;
+use upstreams::UpstreamMetrics;
 use writer::{Lines, Writing};
 
 use crate::cache::Cache;
@@ -87,8 +89,8 @@ pub struct Metrics {
     store: StoreMetrics,
     trials: TrialMetrics,
     reloads: ReloadMetrics,
+    upstreams: UpstreamMetrics,
     connections: Gauge,
-    upstream_requests: Counter,
     embeddings: Counter,
     totals: Totals,
 }
@@ -195,14 +197,11 @@ impl Metrics {
         trials.register(&mut registry);
         let reloads = ReloadMetrics::default();
         reloads.register(&mut registry);
+        let upstreams = UpstreamMetrics::default();
+        upstreams.register(&mut registry);
         let connections = Gauge::default();
         registry.register("client_connections", "Open connections of clients", connections.clone());
-        let (upstream_requests, embeddings) = (Counter::default(), Counter::default());
-        registry.register(
-            "upstream_requests",
-            "Replies asked of upstream for cacheable requests, audits aside",
-            upstream_requests.clone(),
-        );
+        let embeddings = Counter::default();
         registry.register("embeddings", "Embeddings computed or asked for", embeddings.clone());
         let totals = Totals::default();
         // Looked up once rather than at each request.
@@ -225,8 +224,8 @@ impl Metrics {
             store,
             trials,
             reloads,
+            upstreams,
             connections,
-            upstream_requests,
             embeddings,
             totals,
         }
@@ -245,6 +244,7 @@ impl Metrics {
         if let Some(rule) = outcome.rule {
             self.rules.get_or_create(&RuleLabels { detail, rule }).inc();
         }
+        self.upstreams.record(outcome, exchange.status);
         let duration = match outcome.layer {
             Layer::Exact => &self.durations.exact,
             Layer::Semantic => &self.durations.semantic,
@@ -305,10 +305,7 @@ impl Metrics {
         self.trials.take_over(cache.trials());
         self.savings.take_over(&self.ledger);
         self.process.take_over(parts);
-        let asked = self.totals.llm_calls.load(Ordering::Relaxed);
-        for (counter, value) in [(&self.upstream_requests, asked), (&self.embeddings, cache.embeddings())] {
-            counter.inner().store(value, Ordering::Relaxed);
-        }
+        self.embeddings.inner().store(cache.embeddings(), Ordering::Relaxed);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
@@ -360,6 +357,7 @@ pub fn log_request(outcome: &Outcome, exchange: &Exchange<'_>) {
         path = exchange.path,
         status = exchange.status.as_u16(),
         layer = outcome.layer.as_str(),
+        upstream = outcome.upstream.as_deref(),
         detail = outcome.reason.map(crate::cache::decision::MissReason::as_str),
         forward = outcome.forward.map(Forward::as_str),
         similarity = outcome.decision.map(|decision| decision.similarity.0),

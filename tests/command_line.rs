@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::program::{output, rejoinder};
 use support::serving::{Serving, serve};
-use support::{Ask, Fault, Gate, QUESTION, generating, streamed, upstream};
+use support::{Ask, Fault, Gate, QUESTION, Recorded, generating, streamed, upstream};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Longer than anything here may take; a test that waits for it fails.
@@ -127,6 +127,30 @@ async fn check_config_prints_what_is_in_force_with_secrets_masked() {
     let (code, reprinted, error) = run(&["check-config", &again]).await;
     assert_eq!(code, Some(0), "{error}");
     assert_eq!(reprinted, printed);
+}
+
+#[tokio::test]
+async fn check_config_shows_upstreams_without_their_keys_and_warns_of_patterns_that_nothing_reaches() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[[upstream]]\nname = \"all\"\nmodels = [\"*\"]\nurl = \"https://a.example\"\n\
+                api_key_env = \"KEY_OF_ALL\"\n\n[[upstream]]\nname = \"none\"\nmodels = [\"gpt-*\"]\n\
+                url = \"https://b.example\"\n";
+    let path = file(folder.path(), text);
+    let mut command = rejoinder(&["check-config", &path]);
+    command.env("KEY_OF_ALL", "canary");
+    let (code, printed, error) = output(command).await;
+    assert_eq!(code, Some(0), "{error}");
+    let warning =
+        format!("warning: {path}:9: models: no request reaches \"gpt-*\", since \"*\" of \"all\" comes");
+    assert!(error.starts_with(&warning), "{error}");
+    assert!(
+        printed.contains("[[upstream]]") && printed.contains("api_key_env = \"KEY_OF_ALL\""),
+        "{printed}"
+    );
+    assert!(!(printed + &error).contains("canary"));
+    let (code, _, error) = run(&["check-config", &path]).await;
+    assert_eq!(code, Some(2));
+    assert!(error.contains(&format!("{path}:5: api_key_env: the environment has no variable")), "{error}");
 }
 
 #[tokio::test]
@@ -265,7 +289,13 @@ async fn the_log_holds_no_credential_no_prompt_and_no_reply() {
     let upstream = upstream().await;
     let mut command = serve(&upstream.url());
     command.env("RUST_LOG", "trace").env("REJOINDER_ADMIN_TOKEN", "canary-token");
-    command.env("REJOINDER_SECRET", "canary-secret");
+    command.env("REJOINDER_SECRET", "canary-secret").env("KEY_OF_KEYED", "canary-key");
+    let folder = tempfile::tempdir().unwrap();
+    let keyed = format!(
+        "[[upstream]]\nname = \"keyed\"\nmodels = [\"keyed\"]\nurl = \"{}\"\napi_key_env = \"KEY_OF_KEYED\"\n",
+        upstream.url()
+    );
+    command.args(["--config", &file(folder.path(), &keyed)]);
     let serving = Serving::start(command).await;
     let mut asks = Vec::new();
     for (path, body) in generating("canary-prompt") {
@@ -275,6 +305,7 @@ async fn the_log_holds_no_credential_no_prompt_and_no_reply() {
     }
     asks.push(("/ask", json!({"query": "canary-question"})));
     asks.push(("/v1/models", json!({"canary-body": 1})));
+    asks.push(("/v1/completions", json!({"model": "keyed", "prompt": "canary-prompt"})));
     for (path, name) in [("/v1/embeddings", "input"), ("/api/embed", "input"), ("/api/embeddings", "prompt")]
     {
         let mut body = json!({"model": "m"});
@@ -321,6 +352,8 @@ async fn the_log_holds_no_credential_no_prompt_and_no_reply() {
                 .await;
         }
     }
+    let with_key = |request: &&Recorded| request.header("authorization") == Some("Bearer canary-key");
+    assert_eq!(upstream.requests().iter().filter(with_key).count(), faults.len());
     serving.signal("TERM").await;
     let (code, log) = serving.end().await;
     assert_eq!(code, Some(0));

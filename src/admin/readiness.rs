@@ -1,5 +1,6 @@
 //! Whether this process can serve, and what it says of its parts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::cache::Cache;
 use crate::config::Config;
@@ -25,9 +27,10 @@ const FRESH: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Readiness {
     cache: Arc<Cache>,
-    upstream: Uri,
+    /// By name.
+    upstreams: BTreeMap<String, Uri>,
     stopping: watch::Receiver<bool>,
-    last: Arc<Mutex<Option<(Instant, State)>>>,
+    last: Arc<Mutex<Option<(Instant, BTreeMap<String, State>)>>>,
 }
 
 /// How a part is.
@@ -45,11 +48,15 @@ pub enum State {
 }
 
 /// The body of `GET /readyz`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     store: State,
     embedder: State,
+    /// Of all together: degraded where some cannot be reached.
     upstream: State,
+    /// Of each by name, where there are several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    upstreams: BTreeMap<String, State>,
     #[serde(skip)]
     stopping: bool,
 }
@@ -68,7 +75,7 @@ impl State {
 
 impl Report {
     /// Each part and its state, for the metrics.
-    pub(super) fn parts(self) -> Parts {
+    pub(super) fn parts(&self) -> Parts {
         [
             ("store", self.store.as_str()),
             ("embedder", self.embedder.as_str()),
@@ -76,9 +83,9 @@ impl Report {
         ]
     }
 
-    /// 503 when it cannot serve: upstream cannot be reached, or the process is shutting down. A broken store or
+    /// 503 when it cannot serve: no upstream can be reached, or the process is shutting down. A broken store or
     /// embedder costs hits, not answers.
-    pub(super) fn status(self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         if self.stopping || self.upstream == State::Down {
             StatusCode::SERVICE_UNAVAILABLE
         } else {
@@ -90,15 +97,15 @@ impl Report {
 impl Readiness {
     /// Readiness of these parts; `stopping` tells when the process shuts down.
     pub fn new(config: &Config, cache: Arc<Cache>, stopping: watch::Receiver<bool>) -> Self {
-        Self { cache, upstream: config.upstream.clone(), stopping, last: Arc::default() }
+        Self { cache, upstreams: urls(config), stopping, last: Arc::default() }
     }
 
     /// The same under another configuration.
     pub(super) fn renewed(&self, config: &Config) -> Self {
-        let upstream = config.upstream.clone();
-        // What was found of another upstream says nothing of this one.
-        let last = if upstream == self.upstream { Arc::clone(&self.last) } else { Arc::default() };
-        Self { upstream, last, ..self.clone() }
+        let upstreams = urls(config);
+        // What was found of other upstreams says nothing of these.
+        let last = if upstreams == self.upstreams { Arc::clone(&self.last) } else { Arc::default() };
+        Self { upstreams, last, ..self.clone() }
     }
 
     /// Asks all parts.
@@ -113,21 +120,50 @@ impl Readiness {
             EmbedderState::Degraded => State::Degraded,
             EmbedderState::Down => State::Down,
         });
-        Report { store, embedder, upstream: self.upstream().await, stopping: *self.stopping.borrow() }
+        let upstreams = self.upstreams().await;
+        let upstream = together(&upstreams);
+        let upstreams = if upstreams.len() > 1 { upstreams } else { BTreeMap::new() };
+        Report { store, embedder, upstream, upstreams, stopping: *self.stopping.borrow() }
     }
 
-    async fn upstream(&self) -> State {
-        if let Some((at, state)) = *self.last.lock()
+    async fn upstreams(&self) -> BTreeMap<String, State> {
+        if let Some((at, states)) = &*self.last.lock()
             && at.elapsed() < FRESH
         {
-            return state;
+            return states.clone();
         }
-        let host = self.upstream.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let https = self.upstream.scheme_str() == Some("https");
-        let port = self.upstream.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await;
-        let state = if matches!(connected, Ok(Ok(_))) { State::Ok } else { State::Down };
-        *self.last.lock() = Some((Instant::now(), state));
-        state
+        // All at once: one that does not answer must not keep a probe waiting for the others.
+        let mut probes = JoinSet::new();
+        for (name, url) in self.upstreams.clone() {
+            probes.spawn(async move { (name, probe(&url).await) });
+        }
+        let mut states: BTreeMap<_, _> =
+            self.upstreams.keys().map(|name| (name.clone(), State::Down)).collect();
+        while let Some(probed) = probes.join_next().await {
+            states.extend(probed);
+        }
+        *self.last.lock() = Some((Instant::now(), states.clone()));
+        states
+    }
+}
+
+fn urls(config: &Config) -> BTreeMap<String, Uri> {
+    config.upstream.all().map(|one| (one.name.clone(), one.url.clone())).collect()
+}
+
+/// Whether a server accepts connections.
+async fn probe(url: &Uri) -> State {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let https = url.scheme_str() == Some("https");
+    let port = url.port_u16().unwrap_or(if https { 443 } else { 80 });
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await;
+    if matches!(connected, Ok(Ok(_))) { State::Ok } else { State::Down }
+}
+
+fn together(upstreams: &BTreeMap<String, State>) -> State {
+    match upstreams.values().filter(|state| **state == State::Ok).count() {
+        0 => State::Down,
+        reached if reached < upstreams.len() => State::Degraded,
+        _ => State::Ok,
     }
 }

@@ -43,6 +43,9 @@ pub struct Identity<'a> {
     pub query: Option<&'a str>,
     /// The headers that say who asks, each value as forwarded, repeated ones in their order.
     pub credentials: Vec<(&'a str, &'a [u8])>,
+    /// The key that goes upstream in the place of these, under a name that no header has; `None` where they go
+    /// themselves.
+    pub key: Option<(&'a str, &'a [u8])>,
     /// The other headers in the scope.
     pub headers: Vec<(&'a str, &'a [u8])>,
     /// The namespace of the request; empty without one.
@@ -145,14 +148,16 @@ impl Keys {
         Partition::new(scope, hash(&self.partition, &out))
     }
 
-    /// The caller's credentials; `None` for a caller that sent none.
+    /// The credentials that upstream sees: the configured key, else the caller's; `None` where it sees none.
     pub fn credential(&self, identity: &Identity<'_>) -> Option<CredentialId> {
-        if identity.credentials.is_empty() {
+        let key = identity.key.as_slice();
+        let seen = if key.is_empty() { &identity.credentials } else { key };
+        if seen.is_empty() {
             return None;
         }
         let mut out = Vec::with_capacity(256);
         text(&mut out, identity.upstream.as_bytes());
-        headers(&mut out, &identity.credentials);
+        headers(&mut out, [seen, &[]]);
         Some(CredentialId(hash(&self.credential, &out)))
     }
 }
@@ -161,8 +166,9 @@ fn identity(out: &mut Vec<u8>, endpoint: Endpoint, identity: &Identity<'_>) {
     text(out, identity.upstream.as_bytes());
     text(out, endpoint.path().as_bytes());
     optional(out, identity.query.map(str::as_bytes));
-    headers(out, &identity.credentials);
-    headers(out, &identity.headers);
+    // Whoever asks with other credentials stays apart also where upstream sees the configured key alone.
+    headers(out, [&identity.credentials, identity.key.as_slice()]);
+    headers(out, [&identity.headers, &[]]);
     text(out, identity.namespace.as_bytes());
     optional(out, identity.user.map(str::as_bytes));
 }
@@ -181,9 +187,11 @@ fn optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     text(out, bytes.unwrap_or_default());
 }
 
-fn headers(out: &mut Vec<u8>, headers: &[(&str, &[u8])]) {
-    out.extend_from_slice(&(headers.len() as u64).to_le_bytes());
-    for (name, value) in headers {
+/// Two lists of headers as one.
+fn headers(out: &mut Vec<u8>, lists: [&[(&str, &[u8])]; 2]) {
+    let count: usize = lists.iter().map(|list| list.len()).sum();
+    out.extend_from_slice(&(count as u64).to_le_bytes());
+    for (name, value) in lists.into_iter().flatten() {
         text(out, name.as_bytes());
         text(out, value);
     }
@@ -205,6 +213,7 @@ mod tests {
             upstream,
             query: (!query.is_empty()).then_some(query),
             credentials: headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect(),
+            key: None,
             headers: Vec::new(),
             namespace,
             user: None,
@@ -234,6 +243,32 @@ mod tests {
             prop_assert_ne!(scope(left, right), scope(&text, ""));
             prop_assert_ne!(scope(left, right), scope("", &text));
         }
+    }
+
+    #[test]
+    fn a_configured_key_and_the_callers_credentials_both_separate() {
+        let of = |key: Option<&'static str>, caller: &[&'static str]| {
+            let identity = Identity {
+                key: key.map(|key| ("configured authorization", key.as_bytes())),
+                credentials: caller.iter().map(|value| ("authorization", value.as_bytes())).collect(),
+                ..Identity::default()
+            };
+            (keys().scope(Endpoint::OpenAiChat, &identity, &Json::Null), keys().credential(&identity))
+        };
+        let all = [
+            of(None, &[]),
+            of(None, &["a"]),
+            of(Some("a"), &[]),
+            of(Some("a"), &["a"]),
+            of(Some("a"), &["b"]),
+            of(Some("b"), &["a"]),
+        ];
+        for (at, (scope, _)) in all.iter().enumerate() {
+            assert!(all.iter().skip(at + 1).all(|(other, _)| other != scope), "{at}");
+        }
+        // What upstream accepts or refuses is what it sees.
+        assert_eq!((all[2].1, all[3].1), (all[4].1, all[4].1));
+        assert!(all[2].1.is_some() && all[2].1 != all[1].1 && all[2].1 != all[5].1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! `/ask`'s debug are all written.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::decision::{Decision, MissReason};
@@ -39,6 +40,8 @@ pub enum Forward {
 pub struct Outcome {
     /// Which layer gave the reply.
     pub layer: Layer,
+    /// The name of the upstream it was sent to, or was to be; `None` where none was to be asked.
+    pub upstream: Option<Arc<str>>,
     /// Why it went upstream; `None` for a hit.
     pub forward: Option<Forward>,
     /// Why no stored reply served; `None` for a hit and where none was looked for.
@@ -95,6 +98,7 @@ impl Outcome {
         };
         Self {
             layer: hit.layer,
+            upstream: None,
             forward: None,
             reason: None,
             decision: Some(hit.decision),
@@ -122,10 +126,17 @@ impl Outcome {
         }
     }
 
+    /// The same, sent to the upstream of this name.
+    #[must_use]
+    pub fn to(self, upstream: &Arc<str>) -> Self {
+        Self { upstream: Some(Arc::clone(upstream)), ..self }
+    }
+
     /// A reply from upstream, without a look at what is stored.
     pub fn forwarded(forward: Forward) -> Self {
         Self {
             layer: Layer::Upstream,
+            upstream: None,
             forward: Some(forward),
             reason: None,
             decision: None,

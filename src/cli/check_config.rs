@@ -34,6 +34,9 @@ impl CheckConfig {
             Ok(config) => config,
             Err(error) => return wrong(error, self.json),
         };
+        for warning in &config.upstream.warnings {
+            eprintln!("warning: {warning}");
+        }
         let shown = if self.json {
             serde_json::to_string_pretty(&config).map(|text| text + "\n").map_err(anyhow::Error::from)
         } else {

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
 use super::{failed, runtime};
-use crate::config::{Config, Log};
+use crate::config::{Config, Log, Upstreams};
 use crate::server::Server;
 use crate::simulated::{Simulated, SimulatedOptions};
 
@@ -132,7 +132,10 @@ impl Demo {
         let config = Config {
             listen: any,
             admin_listen: any,
-            upstream: simulated.url().parse().context("the simulated upstream has no usable address")?,
+            upstream: simulated
+                .url()
+                .parse::<Upstreams>()
+                .context("the simulated upstream has no usable address")?,
             log: Log { requests: false, ..Log::default() },
             ..Config::default()
         };

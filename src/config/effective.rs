@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::units::{self, duration};
 use super::{
     Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Redis, RedisUrl,
-    Secret, Timeouts,
+    Secret, Timeouts, Upstreams,
 };
 use crate::savings::prices::Prices;
 
@@ -21,9 +21,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Health, metrics, entries.
     pub admin_listen: SocketAddr,
-    /// The server in front of which the proxy stands.
-    #[serde(serialize_with = "units::uri")]
-    pub upstream: Uri,
+    /// The servers in front of which the proxy stands.
+    pub upstream: Upstreams,
     /// The folder of the store; `None` keeps it in memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,

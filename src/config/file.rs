@@ -11,9 +11,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Place, Redis, RedisUrl,
-    Secret, Timeouts, secret, units,
+    Secret, Timeouts, secret, units, upstreams,
 };
 use crate::savings::prices::Prices;
+use upstreams::FileUpstreams;
 
 /// What a file sets. A key it does not have is left to the default; one that nobody knows is an error.
 #[derive(Debug, Default, Deserialize)]
@@ -21,8 +22,8 @@ use crate::savings::prices::Prices;
 pub struct FileConfig {
     pub(super) listen: Option<SocketAddr>,
     pub(super) admin_listen: Option<SocketAddr>,
-    #[serde(deserialize_with = "units::optional_uri")]
-    pub(super) upstream: Option<Uri>,
+    #[serde(deserialize_with = "upstreams::of_file")]
+    pub(super) upstream: Option<FileUpstreams>,
     pub(super) data_dir: Option<PathBuf>,
     #[serde(deserialize_with = "units::optional_redis_url")]
     pub(super) redis_url: Option<RedisUrl>,
@@ -179,4 +180,26 @@ impl Source {
         }
         keys
     }
+
+    /// Where a key was set in one of several tables of the same name, counted from 0; or the place of all of them, where
+    /// they are written in another way than `[[table]]`.
+    pub(super) fn place_in_table(&self, table: &str, nth: usize, key: &str) -> Place {
+        let (array, own) = (format!("[[{table}]]"), format!("[{table}."));
+        let lines = || self.text.lines().map(str::trim).enumerate();
+        let Some((start, _)) = lines().filter(|(_, line)| *line == array).nth(nth) else {
+            return self.place(table);
+        };
+        let within = || {
+            lines().skip(start + 1).take_while(|(_, line)| !line.starts_with('[') || line.starts_with(&own))
+        };
+        let found = within().find(|(_, line)| sets(line, key));
+        let found = found.or_else(|| within().find(|(_, line)| !line.starts_with('#') && line.contains(key)));
+        let line = found.map_or(start, |(at, _)| at) + 1;
+        Place { file: Some((self.path.clone(), line)), key: format!("{table}.{key}") }
+    }
+}
+
+/// Whether a line sets a key.
+fn sets(line: &str, key: &str) -> bool {
+    line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
 }

@@ -30,7 +30,8 @@ pub struct Flags {
     pub admin_listen: Option<SocketAddr>,
 
     /// The Ollama-, OpenAI- or Anthropic-compatible server [default: http://127.0.0.1:11434]. A path is kept
-    /// as a prefix: with https://host/openai, a request for /v1/models goes to https://host/openai/v1/models
+    /// as a prefix: with https://host/openai, a request for /v1/models goes to https://host/openai/v1/models.
+    /// Where the file has several, by model, this is the URL of the one for all other requests
     #[arg(long, env = "REJOINDER_UPSTREAM", value_name = "URL")]
     pub upstream: Option<Uri>,
 

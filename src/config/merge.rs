@@ -3,15 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::Uri;
-
 use super::{
-    Admin, Config, ConfigError, EmbedderKind, FileConfig, Flags, Place, Redis, RedisUrl, Secret, secret,
+    Admin, Config, ConfigError, EmbedderKind, FileConfig, Flags, Place, Redis, RedisUrl, Secret, Upstreams,
+    secret,
 };
 use crate::store::redis::RedisUrlError;
-
-/// The default place of Ollama.
-pub(super) const UPSTREAM: &str = "http://127.0.0.1:11434";
 
 /// The default threshold, measured for the built-in embedder (README, "What error to expect"): what is less similar is
 /// hardly ever the same question, and the verifier's time is better spent.
@@ -56,15 +52,15 @@ impl Config {
             redis_password: secret::read("REJOINDER_REDIS_PASSWORD", environment)?,
         };
         file.redis_url = redis_url(flags.redis_url.as_deref(), environment)?.or(file.redis_url);
-        let config = Self::combine(flags, file, secrets);
+        let upstream = Upstreams::merge(flags.upstream.clone(), file.upstream.take(), &source, environment)?;
+        let config = Self::combine(flags, file, upstream, secrets);
         match config.problem() {
             None => Ok(config),
             Some((key, reason)) => Err(ConfigError::Setting { place: source.place(key), reason }),
         }
     }
 
-    fn combine(flags: Flags, file: FileConfig, secrets: Secrets) -> Self {
-        let upstream = flags.upstream.or(file.upstream).unwrap_or_else(|| Uri::from_static(UPSTREAM));
+    fn combine(flags: Flags, file: FileConfig, upstream: Upstreams, secrets: Secrets) -> Self {
         let embedder = flags.embedder.or(file.embedder).unwrap_or(EmbedderKind::Builtin);
         let default_model = match embedder {
             EmbedderKind::OpenAi => "text-embedding-3-small",
@@ -74,7 +70,10 @@ impl Config {
         Self {
             listen: flags.listen.or(file.listen).unwrap_or_else(|| loopback(11435)),
             admin_listen: flags.admin_listen.or(file.admin_listen).unwrap_or_else(|| loopback(11436)),
-            embedder_url: flags.embedder_url.or(file.embedder_url).unwrap_or_else(|| upstream.clone()),
+            embedder_url: flags
+                .embedder_url
+                .or(file.embedder_url)
+                .unwrap_or_else(|| upstream.default.url.clone()),
             upstream,
             data_dir: flags.data_dir.or(file.data_dir),
             redis_url: file.redis_url,
@@ -125,6 +124,6 @@ fn loopback(port: u16) -> SocketAddr {
 impl Default for Config {
     /// The configuration without any flag, file or environment.
     fn default() -> Self {
-        Self::combine(Flags::default(), FileConfig::default(), Secrets::default())
+        Self::combine(Flags::default(), FileConfig::default(), Upstreams::default(), Secrets::default())
     }
 }

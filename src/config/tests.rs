@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::merge::UPSTREAM;
+use super::upstreams::UPSTREAM;
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -21,8 +21,8 @@ fn without_anything_the_defaults_hold() {
     let config = Config::default();
     assert_eq!(config.listen.to_string(), "127.0.0.1:11435");
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:11436");
-    assert_eq!(config.upstream, UPSTREAM);
-    assert_eq!(config.embedder_url, config.upstream);
+    assert_eq!(config.upstream.default.url, UPSTREAM);
+    assert_eq!(config.embedder_url, config.upstream.default.url);
     assert_eq!(config.ttl, Duration::from_hours(24));
 }
 

@@ -13,14 +13,12 @@ const ASK_PATHS: [&str; 4] = ["/api/generate", "/api/chat", "/v1/chat/completion
 impl Config {
     /// The first setting that cannot be used, by its key with its table's name before it, and why.
     pub fn problem(&self) -> Option<(&'static str, String)> {
-        for (key, uri) in [("upstream", &self.upstream), ("embedder_url", &self.embedder_url)] {
-            if let Some(reason) = url_problem(uri) {
-                return Some((key, reason));
-            }
+        if let Some(reason) = url_problem(&self.embedder_url) {
+            return Some(("embedder_url", reason));
         }
-        if self.upstream_is_itself() {
-            let reason = "this is the proxy's own address: every request would come back to it".to_owned();
-            return Some(("upstream", reason));
+        if let Some(upstream) = self.upstream.all().find(|upstream| self.is_itself(&upstream.url)) {
+            let reason = "this is the proxy's own address: every request would come back to it";
+            return Some(("upstream", format!("{}: {reason}", upstream.url)));
         }
         for (key, share) in [
             ("similarity_threshold", self.similarity_threshold),
@@ -112,8 +110,8 @@ impl Config {
         None
     }
 
-    fn upstream_is_itself(&self) -> bool {
-        let host = self.upstream.host().unwrap_or_default().trim_matches(['[', ']']);
+    fn is_itself(&self, upstream: &Uri) -> bool {
+        let host = upstream.host().unwrap_or_default().trim_matches(['[', ']']);
         let loops =
             |ip: IpAddr| ip == self.listen.ip() || (self.listen.ip().is_unspecified() && ip.is_loopback());
         let same_host = match host.parse::<IpAddr>() {
@@ -123,7 +121,7 @@ impl Config {
                     && (self.listen.ip().is_loopback() || self.listen.ip().is_unspecified())
             }
         };
-        same_host && self.listen.port() != 0 && self.upstream.port_u16() == Some(self.listen.port())
+        same_host && self.listen.port() != 0 && upstream.port_u16() == Some(self.listen.port())
     }
 }
 
@@ -157,7 +155,7 @@ impl Redis {
     }
 }
 
-fn url_problem(uri: &Uri) -> Option<String> {
+pub(super) fn url_problem(uri: &Uri) -> Option<String> {
     match uri.scheme_str() {
         Some("http" | "https") if uri.host().is_some_and(|host| !host.is_empty()) => {}
         _ => return Some(format!("{uri} is no URL of the form http://host:port or https://host/prefix")),

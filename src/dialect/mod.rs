@@ -9,6 +9,7 @@ pub mod anthropic;
 mod fold;
 pub mod json;
 pub mod members;
+pub mod model;
 pub mod ndjson;
 pub mod ollama;
 pub mod openai;

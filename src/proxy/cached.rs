@@ -15,6 +15,7 @@ use super::body::Body;
 use super::error::ProxyError;
 use super::fetch::{Fetch, FlightKey, FlightReader, Head, UpstreamHead};
 use super::headers::{REQUEST_ID, accepts_coding, identity, shared};
+use super::upstream::Upstream;
 use super::{Answered, Failure, Proxy};
 use crate::cache::coalesce::{End, Joined};
 use crate::cache::directives::Directives;
@@ -32,6 +33,8 @@ use crate::store::entry::Placed;
 #[derive(Debug)]
 pub(super) struct Prepared {
     query: Query,
+    /// Where it goes if nothing stored serves.
+    upstream: Arc<Upstream>,
     form: Form,
     echo: Echo,
     /// The body as it goes upstream, where usage is asked for on the client's behalf.
@@ -79,10 +82,11 @@ impl Proxy {
         directives: Directives,
     ) -> Option<Arc<Prepared>> {
         let namespace = directives.namespace.clone();
+        // Which upstream it is follows from the body, which need not be read if it was of late.
         let identity = identity(
             &parts.headers,
             &self.settings.scope_headers,
-            self.upstream.url(),
+            self.upstreams.default().url(),
             parts.uri.query(),
             &namespace,
         );
@@ -113,11 +117,14 @@ impl Proxy {
         // JSON, so that no user is the empty text, which stands for none where users are told apart.
         let user = || read.echo.get("user").map(ToString::to_string).unwrap_or_default();
         let user = self.settings.scope_user.then(user);
-        let identity = Identity { user: user.as_deref(), ..identity };
+        let upstream = self.upstreams.of_model(&read.model);
+        let identity =
+            Identity { upstream: upstream.url(), key: upstream.key(), user: user.as_deref(), ..identity };
         let query = self.cache.query(endpoint, &read, &identity, directives);
         let with_usage =
             self.settings.include_usage.then(|| endpoint.ask_for_usage(read.form, body)).flatten();
-        Some(Prepared { query, form: read.form, echo: read.echo, with_usage, meter: OnceLock::new() })
+        let (upstream, meter) = (Arc::clone(upstream), OnceLock::new());
+        Some(Prepared { query, upstream, form: read.form, echo: read.echo, with_usage, meter })
     }
 
     /// Answers a request from the cheapest layer that may.
@@ -205,7 +212,7 @@ impl Proxy {
                         }
                         Err(miss) => miss,
                     };
-                    let outcome = Outcome::miss(&miss, timings);
+                    let outcome = Outcome::miss(&miss, timings).to(prepared.upstream.name());
                     let known = (miss.place.take(), miss.trial.take().map(|trial| *trial));
                     let fetch = match self.fetch(prepared, parts, body, known, outcome.clone()) {
                         Ok(fetch) => fetch,
@@ -265,6 +272,7 @@ impl Proxy {
         outcome: Outcome,
         known: Known,
     ) -> Result<Answer, Failure> {
+        let outcome = outcome.to(prepared.upstream.name());
         let (leader, reader) = self.flights.alone();
         let fetch = self
             .fetch(prepared, parts, body, known, outcome.clone())
@@ -293,9 +301,10 @@ impl Proxy {
             (None, form) => form,
         };
         let audit = trial.as_ref().is_some_and(|trial| trial.purpose == Purpose::Audit);
-        let permit = if audit { self.upstream.spare_permit() } else { self.upstream.permit() }?;
+        let upstream = Arc::clone(&prepared.upstream);
+        let permit = if audit { upstream.spare_permit() } else { upstream.permit() }?;
         Ok(Fetch {
-            upstream: Arc::clone(&self.upstream),
+            upstream,
             cache: Arc::clone(&self.cache),
             parts,
             body: prepared.with_usage.clone().unwrap_or(body),
@@ -306,7 +315,7 @@ impl Proxy {
             outcome,
             storable: prepared.is_storable(),
             limit: self.settings.max_entry_bytes,
-            idle: self.settings.idle,
+            patience: self.settings.idle,
             permit,
         })
     }

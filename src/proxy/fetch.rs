@@ -97,8 +97,8 @@ pub struct Fetch {
     pub storable: bool,
     /// The largest reply that is stored.
     pub limit: usize,
-    /// How long upstream may pause.
-    pub idle: Duration,
+    /// How long the slowest reader may keep the others waiting.
+    pub patience: Duration,
     /// Held until upstream has answered.
     pub permit: OwnedSemaphorePermit,
 }
@@ -127,9 +127,10 @@ impl Fetch {
             mut outcome,
             storable,
             limit,
-            idle,
+            patience,
             permit,
         } = self;
+        let idle = upstream.idle();
         let sent = tokio::select! {
             sent = upstream.send(parts, Body::Whole(body)) => sent,
             () = leader.deserted() => return,
@@ -150,7 +151,8 @@ impl Fetch {
         strip_response(&mut headers);
         let head = UpstreamHead { status: parts.status, headers, form, outcome };
         let document = gathering.as_ref().is_some_and(|gathering| gathering.form == Form::Json);
-        let transfer = Transfer { started, leader, body, idle, limit, gathering, cache, query, place, trial };
+        let transfer =
+            Transfer { started, leader, body, idle, patience, limit, gathering, cache, query, place, trial };
         if document {
             transfer.document(head).await;
         } else {
@@ -208,7 +210,10 @@ struct Transfer {
     started: Instant,
     leader: FlightLeader,
     body: Incoming,
+    /// How long upstream may pause.
     idle: Duration,
+    /// How long the slowest reader may keep the others waiting.
+    patience: Duration,
     limit: usize,
     /// `None` where the reply is not stored.
     gathering: Option<Gathering>,
@@ -242,7 +247,7 @@ impl Transfer {
         }
         self.leader.begin(Head::Upstream(Arc::new(head)));
         for chunk in chunks {
-            self.leader.publish(chunk, self.idle).await;
+            self.leader.publish(chunk, self.patience).await;
         }
         match ended {
             Some(Ended::Whole) => self.finish(reply),
@@ -261,7 +266,7 @@ impl Transfer {
     async fn pass_on(mut self) {
         loop {
             match self.next().await {
-                Ok(chunk) => self.leader.publish(chunk, self.idle).await,
+                Ok(chunk) => self.leader.publish(chunk, self.patience).await,
                 Err(Ended::Whole) => break,
                 Err(Ended::Broken | Ended::Deserted) => return self.leader.finish(End::Broken),
             }

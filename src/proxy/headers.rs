@@ -29,7 +29,7 @@ const NAMESPACE: HeaderName = HeaderName::from_static("x-rejoinder-namespace");
 const OWN_PREFIX: &str = "x-rejoinder-";
 
 /// The headers that say who asks.
-static CREDENTIALS: [HeaderName; 5] = [
+pub(super) static CREDENTIALS: [HeaderName; 5] = [
     AUTHORIZATION,
     COOKIE,
     HeaderName::from_static("api-key"),
@@ -255,6 +255,7 @@ pub fn identity<'a>(
         upstream,
         query,
         credentials: collect(headers, CREDENTIALS.iter()),
+        key: None,
         headers: scoped,
         namespace,
         user: None,

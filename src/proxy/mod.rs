@@ -14,6 +14,7 @@ mod pass;
 mod readings;
 mod trial;
 mod upstream;
+mod upstreams;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -38,6 +39,7 @@ use pass::Upgrade;
 use readings::Readings;
 use upstream::Upstream;
 pub use upstream::UpstreamUrlError;
+use upstreams::Upstreams;
 
 use crate::cache::Cache;
 use crate::cache::coalesce::Flights;
@@ -50,7 +52,7 @@ use crate::savings::Ledger;
 /// The proxy under one configuration.
 pub struct Proxy {
     cache: Arc<Cache>,
-    upstream: Arc<Upstream>,
+    upstreams: Arc<Upstreams>,
     flights: Arc<Flights<FlightKey, Head, Option<Reply>>>,
     layouts: Arc<Layouts>,
     readings: Arc<Readings>,
@@ -83,8 +85,8 @@ struct Settings {
 enum Read {
     /// All of it.
     Whole(Bytes),
-    /// It goes on as it comes, for this reason.
-    Untouched(Body, Forward),
+    /// It goes on as it comes, for this reason, to this upstream.
+    Untouched(Body, Forward, Arc<Upstream>),
 }
 
 /// A response, and what happened on its way: for the metrics and the log.
@@ -119,15 +121,15 @@ impl Answered {
 }
 
 impl Proxy {
-    /// A proxy in front of the configuration's upstream, whose hits are counted in `savings`.
+    /// A proxy in front of the configuration's upstreams, whose hits are counted in `savings`.
     ///
     /// # Errors
-    /// Its URL is none that requests can go to.
+    /// The URL of one of them is none that requests can go to.
     pub fn new(config: &Config, cache: Arc<Cache>, savings: Arc<Ledger>) -> Result<Self, UpstreamUrlError> {
         let settings = Settings::of(config);
         Ok(Self {
             cache,
-            upstream: Arc::new(Upstream::new(config)?),
+            upstreams: Arc::new(Upstreams::new(config)?),
             flights: Arc::new(Flights::new(settings.max_entry_bytes)),
             layouts: Arc::new(Layouts::new()),
             readings: Arc::new(Readings::new()),
@@ -149,18 +151,18 @@ impl Proxy {
         cache: Arc<Cache>,
     ) -> Result<Self, UpstreamUrlError> {
         let settings = Settings::of(config);
-        let upstream = if Upstream::differs(config, before) {
+        let upstreams = if Upstreams::differ(config, before) {
             // Requests that are under way count against the old limit.
-            Arc::new(Upstream::new(config)?)
+            Arc::new(Upstreams::new(config)?)
         } else {
-            Arc::clone(&self.upstream)
+            Arc::clone(&self.upstreams)
         };
         let flights = if settings.max_entry_bytes == self.settings.max_entry_bytes {
             Arc::clone(&self.flights)
         } else {
             Arc::new(Flights::new(settings.max_entry_bytes))
         };
-        // A reading holds the scope, which settings and upstream's URL are part of.
+        // A reading holds the scope, which settings and upstream are part of.
         let readings = if settings == *self.settings && config.upstream == before.upstream {
             Arc::clone(&self.readings)
         } else {
@@ -168,7 +170,7 @@ impl Proxy {
         };
         Ok(Self {
             cache,
-            upstream,
+            upstreams,
             flights,
             layouts: Arc::clone(&self.layouts),
             readings,
@@ -213,24 +215,25 @@ impl Proxy {
             directives(&parts.headers).map_err(|error| Failure::new(error.into(), bypass.clone()))?;
         strip_request(&mut parts.headers);
         let only_if_cached = directives.only_if_cached;
-        let (body, outcome) = match self.read(&parts.headers, incoming, &directives).await? {
-            Read::Whole(body) => match self.prepare(endpoint, &parts, &body, directives) {
-                Some(prepared) => {
+        let (body, outcome, upstream) = match self.read(&parts.headers, incoming, &directives).await? {
+            Read::Whole(body) => {
+                if let Some(prepared) = self.prepare(endpoint, &parts, &body, directives) {
                     if self.settings.log_prompts {
                         prepared.log_prompt(&parts.headers);
                     }
                     let answer = self.answer(&prepared, parts, body).await?;
                     return Ok(prepared.respond(answer));
                 }
-                None => (Body::Whole(body), bypass),
-            },
-            Read::Untouched(body, forward) => (body, Outcome::forwarded(forward)),
+                let upstream = Arc::clone(self.upstreams.of_body(&body));
+                (Body::Whole(body), bypass, upstream)
+            }
+            Read::Untouched(body, forward, upstream) => (body, Outcome::forwarded(forward), upstream),
         };
         // Of what is never stored there is nothing to answer with, and upstream is not to be asked.
         if only_if_cached {
             return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
         }
-        Box::pin(self.pass(parts, body, None, outcome)).await
+        Box::pin(self.pass(&upstream, parts, body, None, outcome)).await
     }
 
     /// Reads a body for caching, where that may be and it is not too large.
@@ -241,16 +244,23 @@ impl Proxy {
         directives: &Directives,
     ) -> Result<Read, Failure> {
         let idle = self.settings.idle;
-        if directives.no_store {
-            return Ok(Read::Untouched(Body::relayed(incoming, idle, None), Forward::Request));
-        }
-        if headers.contains_key(CONTENT_ENCODING) {
-            return Ok(Read::Untouched(Body::relayed(incoming, idle, None), Forward::Bypass));
+        let encoded = headers.contains_key(CONTENT_ENCODING);
+        let forward = if directives.no_store { Forward::Request } else { Forward::Bypass };
+        let untouched =
+            |body, upstream: &Arc<Upstream>| Ok(Read::Untouched(body, forward, Arc::clone(upstream)));
+        // What is not to be cached need not be read, unless to see where it goes: who asks for no trace here must not
+        // be answered by another upstream for it.
+        if encoded || (directives.no_store && !self.upstreams.are_several()) {
+            return untouched(Body::relayed(incoming, idle, None), self.upstreams.default());
         }
         match collect(incoming, self.settings.max_request_bytes, idle).await {
+            Ok(Collected::Whole(body)) if directives.no_store => {
+                let upstream = self.upstreams.of_body(&body);
+                untouched(Body::Whole(body), upstream)
+            }
             Ok(Collected::Whole(body)) => Ok(Read::Whole(body)),
             Ok(Collected::Larger(read, rest)) => {
-                Ok(Read::Untouched(Body::continued(read, rest, idle), Forward::Bypass))
+                untouched(Body::continued(read, rest, idle), self.upstreams.default())
             }
             Err(error) => {
                 let error = ProxyError::RequestBody(error.to_string());
@@ -263,7 +273,7 @@ impl Proxy {
         let upgrade = Upgrade::of(&mut parts);
         strip_request(&mut parts.headers);
         let body = Body::relayed(incoming, self.settings.idle, None);
-        self.pass(parts, body, upgrade, Outcome::forwarded(Forward::Bypass)).await
+        self.pass(self.upstreams.default(), parts, body, upgrade, Outcome::forwarded(Forward::Bypass)).await
     }
 }
 

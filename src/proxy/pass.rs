@@ -2,6 +2,7 @@
 //!
 //! Called by [`super`].
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{CONNECTION, UPGRADE};
@@ -13,6 +14,7 @@ use tracing::debug;
 use super::body::Body;
 use super::error::ProxyError;
 use super::headers::{lists, strip_response};
+use super::upstream::Upstream;
 use super::{Answered, Failure, Proxy};
 use crate::cache::outcome::Outcome;
 
@@ -35,18 +37,20 @@ impl Proxy {
     /// Forwards a request whose headers were stripped, and relays the reply.
     pub(super) async fn pass(
         &self,
+        upstream: &Upstream,
         mut parts: request::Parts,
         body: Body,
         upgrade: Option<Upgrade>,
         mut outcome: Outcome,
     ) -> Result<Answered, Failure> {
         let started = Instant::now();
-        let permit = self.upstream.permit().map_err(|error| Failure::new(error, outcome.clone()))?;
+        outcome.upstream = Some(Arc::clone(upstream.name()));
+        let permit = upstream.permit().map_err(|error| Failure::new(error, outcome.clone()))?;
         if let Some(upgrade) = &upgrade {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(UPGRADE, upgrade.protocol.clone());
         }
-        let sent = self.upstream.send(parts, body).await;
+        let sent = upstream.send(parts, body).await;
         let mut response = sent.map_err(|error| Failure::new(error, outcome.clone()))?;
         outcome.timings.upstream = Some(started.elapsed());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -66,7 +70,7 @@ impl Proxy {
         }
         let (mut head, incoming) = response.into_parts();
         strip_response(&mut head.headers);
-        let body = Body::relayed(incoming, self.settings.idle, Some(permit));
+        let body = Body::relayed(incoming, upstream.idle(), Some(permit));
         Ok(Answered::new(Response::from_parts(head, body), outcome))
     }
 }

@@ -1,8 +1,8 @@
 //! Requests read of late: one that comes again to the byte need not be read and named again.
 //!
 //! Called by [`super::cached`]. Reading JSON, laying out the scope and hashing it costs more than looking up what it
-//! names. What a request means depends on nothing but its bytes and its identity, so nothing has to be told when
-//! anything else changes.
+//! names. What a request means depends on nothing but its bytes, its identity and the upstreams to choose from, which
+//! stay while these readings do: whoever replaces the upstreams begins with new ones.
 
 use std::sync::Arc;
 

@@ -1,14 +1,14 @@
-//! The connection to upstream: one pooled client, one base URL, limits on every wait.
+//! The connection to an upstream: one pooled client, one base URL, limits on every wait, and its key.
 //!
 //! Called by the rest of `proxy`. Whatever a request's target, `Host` or path says, it goes to the configured
-//! upstream and nowhere else.
+//! upstream and nowhere else; the configured key goes there and nowhere else either.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, request};
 use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -18,12 +18,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
 use super::error::ProxyError;
-use super::headers::is_framing_known;
-use crate::config::Config;
+use super::headers::{CREDENTIALS, is_framing_known};
+use crate::config::{self, ApiKeyHeader, Config, Secret};
 
-/// The one way upstream.
+/// The one way to an upstream.
 #[derive(Debug, Clone)]
 pub struct Upstream {
+    name: Arc<str>,
+    key: Option<ApiKey>,
     client: Client<HttpsConnector<HttpConnector>, Body>,
     scheme: Scheme,
     authority: Authority,
@@ -39,25 +41,36 @@ pub struct Upstream {
     most: usize,
 }
 
+/// What an upstream is asked with in the place of the clients' credentials.
+#[derive(Debug, Clone)]
+struct ApiKey {
+    header: HeaderName,
+    /// Marked as sensitive, so that nothing shows it.
+    value: HeaderValue,
+    /// Its name in scopes, which no header has.
+    scoped: &'static str,
+}
+
 /// The configuration's upstream is no URL that requests can go to.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is no URL that requests can go to")]
 pub struct UpstreamUrlError(String);
 
 impl Upstream {
-    /// The upstream of a configuration.
+    /// An upstream of a configuration.
     ///
     /// # Errors
-    /// Its URL has no scheme or host, which [`Config::load`] does not let pass.
-    pub fn new(config: &Config) -> Result<Self, UpstreamUrlError> {
-        let url = &config.upstream;
+    /// Its URL has no scheme or host, or no header can hold its key, which [`Config::load`] does not let pass.
+    pub fn new(upstream: &config::Upstream, config: &Config) -> Result<Self, UpstreamUrlError> {
+        let url = &upstream.url;
+        let timeouts = &upstream.timeouts;
         let error = || UpstreamUrlError(url.to_string());
         let authority = url.authority().cloned().ok_or_else(error)?;
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| error())?;
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(config.timeouts.connect));
+        connector.set_connect_timeout(Some(timeouts.connect.unwrap_or(config.timeouts.connect)));
         let connector = HttpsConnectorBuilder::new()
             .with_webpki_roots()
             .https_or_http()
@@ -70,29 +83,42 @@ impl Upstream {
             .pool_idle_timeout(config.timeouts.keep_alive)
             .build(connector);
         let most = config.limits.max_upstream_requests.min(Semaphore::MAX_PERMITS);
+        let key =
+            upstream.api_key.as_ref().map(|key| ApiKey::new(key, upstream.api_key_header).ok_or_else(error));
         Ok(Self {
+            name: upstream.name.as_str().into(),
+            key: key.transpose()?,
             client,
             scheme: url.scheme().cloned().ok_or_else(error)?,
             authority,
             host,
             prefix: url.path().trim_end_matches('/').into(),
             url: url.to_string().into(),
-            first_byte: config.timeouts.first_byte,
-            idle: config.timeouts.idle,
+            first_byte: timeouts.first_byte.unwrap_or(config.timeouts.first_byte),
+            idle: timeouts.idle.unwrap_or(config.timeouts.idle),
             permits: Arc::new(Semaphore::new(most)),
             most,
         })
     }
 
-    /// Whether the upstreams of two configurations differ.
-    pub fn differs(one: &Config, other: &Config) -> bool {
-        let of = |config: &Config| (config.upstream.clone(), config.timeouts.clone());
-        of(one) != of(other) || one.limits.max_upstream_requests != other.limits.max_upstream_requests
-    }
-
     /// The base URL, as scopes hold it.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What the configuration calls it.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The key that it is asked with, for the scope, in the place of the clients' credentials.
+    pub fn key(&self) -> Option<(&'static str, &[u8])> {
+        self.key.as_ref().map(|key| (key.scoped, key.value.as_bytes()))
+    }
+
+    /// How long it may pause within a reply.
+    pub fn idle(&self) -> Duration {
+        self.idle
     }
 
     /// Room for one more request.
@@ -157,6 +183,9 @@ impl Upstream {
         parts.uri = self.target(&parts.method, &parts.uri)?;
         parts.version = Version::HTTP_11;
         parts.headers.insert(HOST, self.host.clone());
+        if let Some(key) = &self.key {
+            key.replace_credentials(&mut parts.headers);
+        }
         frame(&mut parts.headers, &body);
         // A long upload is not upstream's delay: its time begins when the request is out. Unless it takes nothing
         // of it any more.
@@ -182,6 +211,34 @@ impl Upstream {
         // framing, not by the end of the connection.
         *response.version_mut() = Version::HTTP_11;
         Ok(response)
+    }
+}
+
+impl ApiKey {
+    /// `None` where no header can hold it.
+    fn new(key: &Secret, header: ApiKeyHeader) -> Option<Self> {
+        let plain = key.expose();
+        let (header, text, scoped) = match header {
+            ApiKeyHeader::Authorization => {
+                (AUTHORIZATION, &*format!("Bearer {plain}"), "configured authorization")
+            }
+            ApiKeyHeader::XApiKey => (HeaderName::from_static("x-api-key"), plain, "configured x-api-key"),
+            ApiKeyHeader::ApiKey => (HeaderName::from_static("api-key"), plain, "configured api-key"),
+            ApiKeyHeader::XGoogApiKey => {
+                (HeaderName::from_static("x-goog-api-key"), plain, "configured x-goog-api-key")
+            }
+        };
+        let mut value = HeaderValue::from_str(text).ok()?;
+        value.set_sensitive(true);
+        Some(Self { header, value, scoped })
+    }
+
+    /// Nothing of who asks here goes there.
+    fn replace_credentials(&self, headers: &mut HeaderMap) {
+        for name in &CREDENTIALS {
+            headers.remove(name);
+        }
+        headers.insert(self.header.clone(), self.value.clone());
     }
 }
 
@@ -223,7 +280,7 @@ mod tests {
     use super::*;
 
     fn upstream(url: &'static str) -> Upstream {
-        Upstream::new(&Config { upstream: Uri::from_static(url), ..Config::default() }).unwrap()
+        Upstream::new(&Uri::from_static(url).into(), &Config::default()).unwrap()
     }
 
     fn target(url: &'static str, asked: &'static str) -> Result<String, ProxyError> {

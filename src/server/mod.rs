@@ -117,7 +117,13 @@ impl Server {
             readiness,
             Arc::clone(&status),
         );
-        info!(%address, upstream = %config.upstream, "listening for clients");
+        for warning in &config.upstream.warnings {
+            warn!("{warning}");
+        }
+        info!(%address, upstream = %config.upstream.default.url, "listening for clients");
+        for upstream in &config.upstream.by_model {
+            info!(name = upstream.name, upstream = %upstream.url, "choosing by model");
+        }
         info!(address = %admin_address, "listening for operators");
         let in_force = InForce { config, policy, cache: Arc::clone(&cache) };
         let live = Arc::new(Live::new(in_force, live::Parts { proxy, admin, status, metrics }));

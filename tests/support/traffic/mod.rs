@@ -49,7 +49,7 @@ const REQUESTS_PER_CONNECTION: usize = 40;
 /// the clients measure is the store.
 pub fn embed_cheaply(config: &mut Config) {
     config.embedder = EmbedderKind::Ollama;
-    config.embedder_url = config.upstream.clone();
+    config.embedder_url = config.upstream.default.url.clone();
     config.similarity_threshold = 0.8;
     // These tests ask what the store has; how sure one must be of a wording is no question of theirs.
     config.cache.min_confidence = Some(0.4);
