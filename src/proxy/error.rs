@@ -37,9 +37,12 @@ pub enum ProxyError {
     /// `only-if-cached`, and nothing stored could be used.
     #[error("nothing stored could be used, and the request asked not to call upstream (only-if-cached)")]
     OnlyIfCached,
-    /// As many requests are upstream as may be.
-    #[error("too many requests are waiting for upstream; try again")]
-    Overloaded,
+    /// As many requests are upstream as may be, and as many wait for a place as may, or this one has waited too long.
+    #[error("too many requests are waiting for upstream; try again in {retry_after} s")]
+    Overloaded {
+        /// In seconds, when a place is likely to be free.
+        retry_after: u64,
+    },
 }
 
 /// Tells the official clients not to repeat a request.
@@ -53,7 +56,7 @@ impl ProxyError {
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout(_) | Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -67,7 +70,7 @@ impl ProxyError {
             Self::Upstream(_) => "upstream_unreachable",
             Self::UpstreamTimeout(_) => "upstream_timeout",
             Self::OnlyIfCached => "not_cached",
-            Self::Overloaded => "overloaded",
+            Self::Overloaded { .. } => "overloaded",
         }
     }
 
@@ -82,7 +85,7 @@ impl ProxyError {
             }
             Dialect::Anthropic => {
                 let kind = match self {
-                    Self::Overloaded => "overloaded_error",
+                    Self::Overloaded { .. } => "overloaded_error",
                     Self::UpstreamTimeout(_) => "timeout_error",
                     _ if status.is_client_error() => "invalid_request_error",
                     _ => "api_error",
@@ -96,7 +99,9 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self {
-            Self::Overloaded => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::Overloaded { retry_after } => {
+                drop(headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after)))
+            }
             Self::OnlyIfCached => drop(headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"))),
             _ => {}
         }

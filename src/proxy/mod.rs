@@ -4,6 +4,7 @@
 
 mod ask;
 pub mod body;
+mod budget;
 mod cached;
 mod decode;
 pub mod error;
@@ -11,6 +12,7 @@ mod fetch;
 pub mod headers;
 mod layouts;
 mod pass;
+mod permits;
 mod readings;
 mod trial;
 mod upstream;
@@ -29,9 +31,10 @@ use tokio::sync::Semaphore;
 use tower::Service;
 
 use body::{Body, Collected, collect};
+use budget::Budget;
 use error::ProxyError;
 use fetch::{FlightKey, Head};
-use headers::{directives, is_framing_known, join_cookies, strip_request, write_outcome};
+use headers::{directives, is_framing_known, is_host_known, join_cookies, strip_request, write_outcome};
 use layouts::Layouts;
 use pass::Upgrade;
 use readings::Readings;
@@ -54,6 +57,8 @@ pub struct Proxy {
     layouts: Arc<Layouts>,
     readings: Arc<Readings>,
     settings: Arc<Settings>,
+    /// Memory for bodies that are being read.
+    budget: Budget,
     /// Room for audits.
     audits: Arc<Semaphore>,
 }
@@ -135,6 +140,7 @@ impl Proxy {
             layouts: Arc::new(Layouts::new()),
             readings: Arc::new(Readings::new()),
             settings: Arc::new(settings),
+            budget: Budget::new(config.limits.max_buffer_bytes.as_usize()),
             audits: Arc::new(Semaphore::new(trial::AUDITS)),
         })
     }
@@ -148,6 +154,10 @@ impl Proxy {
         let answered = match (&parts.method, Endpoint::of_path(parts.uri.path())) {
             _ if !is_framing_known(&parts.headers) => {
                 let error = ProxyError::BadRequest("the body has a transfer coding that is not known here");
+                Err(Failure::new(error, Outcome::forwarded(Forward::Bypass)))
+            }
+            _ if !is_host_known(&parts.headers) => {
+                let error = ProxyError::BadRequest("there is more than one Host");
                 Err(Failure::new(error, Outcome::forwarded(Forward::Bypass)))
             }
             (&Method::POST, Some(endpoint)) => self.cacheable(endpoint, parts, incoming).await,
@@ -208,7 +218,7 @@ impl Proxy {
         if headers.contains_key(CONTENT_ENCODING) {
             return Ok(Read::Untouched(Body::relayed(incoming, idle, None), Forward::Bypass));
         }
-        match collect(incoming, self.settings.max_request_bytes, idle).await {
+        match collect(incoming, self.settings.max_request_bytes, idle, &self.budget).await {
             Ok(Collected::Whole(body)) => Ok(Read::Whole(body)),
             Ok(Collected::Larger(read, rest)) => {
                 Ok(Read::Untouched(Body::continued(read, rest, idle), Forward::Bypass))

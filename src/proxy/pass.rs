@@ -41,7 +41,8 @@ impl Proxy {
         mut outcome: Outcome,
     ) -> Result<Answered, Failure> {
         let started = Instant::now();
-        let permit = self.upstream.permit().map_err(|error| Failure::new(error, outcome.clone()))?;
+        let permit =
+            self.upstream.permits().take().await.map_err(|error| Failure::new(error, outcome.clone()))?;
         if let Some(upgrade) = &upgrade {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(UPGRADE, upgrade.protocol.clone());

@@ -14,11 +14,11 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
 use super::error::ProxyError;
 use super::headers::is_framing_known;
+use super::permits::Permits;
 use crate::config::Config;
 
 /// The one way upstream.
@@ -34,9 +34,7 @@ pub struct Upstream {
     url: Arc<str>,
     first_byte: Duration,
     idle: Duration,
-    permits: Arc<Semaphore>,
-    /// How many permits there are.
-    most: usize,
+    permits: Permits,
 }
 
 /// The configuration's upstream is no URL that requests can go to.
@@ -69,7 +67,6 @@ impl Upstream {
             .timer(TokioTimer::new())
             .pool_idle_timeout(config.timeouts.keep_alive)
             .build(connector);
-        let most = config.limits.max_upstream_requests.min(Semaphore::MAX_PERMITS);
         Ok(Self {
             client,
             scheme: url.scheme().cloned().ok_or_else(error)?,
@@ -79,8 +76,7 @@ impl Upstream {
             url: url.to_string().into(),
             first_byte: config.timeouts.first_byte,
             idle: config.timeouts.idle,
-            permits: Arc::new(Semaphore::new(most)),
-            most,
+            permits: Permits::new(config),
         })
     }
 
@@ -89,23 +85,9 @@ impl Upstream {
         &self.url
     }
 
-    /// Room for one more request.
-    ///
-    /// # Errors
-    /// As many are upstream as may be.
-    pub fn permit(&self) -> Result<OwnedSemaphorePermit, ProxyError> {
-        Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ProxyError::Overloaded)
-    }
-
-    /// Room for one more request that no client waits for: while at least half of all room is free.
-    ///
-    /// # Errors
-    /// More than half of what may be upstream is.
-    pub fn spare_permit(&self) -> Result<OwnedSemaphorePermit, ProxyError> {
-        if self.permits.available_permits() < self.most.div_ceil(2) {
-            return Err(ProxyError::Overloaded);
-        }
-        self.permit()
+    /// How many requests may be there at once, and who waits to be.
+    pub fn permits(&self) -> &Permits {
+        &self.permits
     }
 
     /// Where a request to `uri` goes: the same path and query, as sent, behind the prefix.
