@@ -17,6 +17,7 @@ use super::budget::{Budget, Buffer};
 use super::fetch::FlightReader;
 use super::headers::strip_trailers;
 use super::permits::Permit;
+use super::pump::Pumped;
 use crate::dialect::openai::usage::UsageFilter;
 
 /// A body on its way.
@@ -35,6 +36,8 @@ pub enum Body {
     Flight(Box<Flight>),
     /// What somebody here makes piece by piece, no faster than it is taken.
     Produced(mpsc::Receiver<Result<Bytes, BodyError>>),
+    /// What comes by a task of its own, see [`super::pump`].
+    Pumped(Pumped),
     /// What broke off, and is about to say so.
     Broken(BodyError),
 }
@@ -166,10 +169,11 @@ impl HttpBody for Body {
                 *body = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Relayed(_) | Self::Flight(_) | Self::Produced(_) => {
+            Self::Relayed(_) | Self::Flight(_) | Self::Produced(_) | Self::Pumped(_) => {
                 let frame = ready!(match body {
                     Self::Relayed(relayed) => relayed.poll(cx),
                     Self::Flight(flight) => flight.poll(cx),
+                    Self::Pumped(pieces) => pieces.poll_recv(cx),
                     Self::Produced(pieces) => {
                         pieces.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
                     }
@@ -194,7 +198,9 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Relayed(relayed) => relayed.prefix.is_empty() && relayed.incoming.is_end_stream(),
-            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Broken(_) => false,
+            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Pumped(_) | Self::Broken(_) => {
+                false
+            }
         }
     }
 
@@ -212,7 +218,9 @@ impl HttpBody for Body {
                 }
                 hint
             }
-            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Broken(_) => SizeHint::default(),
+            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Pumped(_) | Self::Broken(_) => {
+                SizeHint::default()
+            }
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
@@ -19,6 +19,9 @@ pub enum ProxyError {
     /// The request cannot be forwarded.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// Others may read the request differently. Nothing that follows it on its connection is trusted.
+    #[error("{0}")]
+    Ambiguous(&'static str),
     /// A directive's value cannot be parsed.
     #[error(transparent)]
     Directive(#[from] DirectiveError),
@@ -52,7 +55,9 @@ impl ProxyError {
     /// The status: RFC 9110 §15.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::Directive(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::Ambiguous(_) | Self::Directive(_) | Self::RequestBody(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout(_) | Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
@@ -63,7 +68,7 @@ impl ProxyError {
     /// A stable name for programs.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) => "bad_request",
+            Self::BadRequest(_) | Self::Ambiguous(_) => "bad_request",
             Self::Directive(_) => "bad_directive",
             Self::RequestBody(_) => "incomplete_body",
             Self::Unprocessable(_) => "empty_query",
@@ -102,6 +107,7 @@ impl ProxyError {
             Self::Overloaded { retry_after } => {
                 drop(headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after)))
             }
+            Self::Ambiguous(_) => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
             Self::OnlyIfCached => drop(headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"))),
             _ => {}
         }

@@ -13,6 +13,7 @@ pub mod headers;
 mod layouts;
 mod pass;
 mod permits;
+mod pump;
 mod readings;
 mod trial;
 mod upstream;
@@ -147,17 +148,17 @@ impl Proxy {
 
     async fn handle(self, request: Request<Incoming>) -> Answered {
         let (mut parts, incoming) = request.into_parts();
-        let path = parts.uri.clone();
-        if parts.version == Version::HTTP_2 {
+        let (path, version) = (parts.uri.clone(), parts.version);
+        if version == Version::HTTP_2 {
             join_cookies(&mut parts.headers);
         }
         let answered = match (&parts.method, Endpoint::of_path(parts.uri.path())) {
             _ if !is_framing_known(&parts.headers) => {
-                let error = ProxyError::BadRequest("the body has a transfer coding that is not known here");
+                let error = ProxyError::Ambiguous("the body has a transfer coding that is not known here");
                 Err(Failure::new(error, Outcome::forwarded(Forward::Bypass)))
             }
             _ if !is_host_known(&parts.headers) => {
-                let error = ProxyError::BadRequest("there is more than one Host");
+                let error = ProxyError::Ambiguous("there is more than one Host");
                 Err(Failure::new(error, Outcome::forwarded(Forward::Bypass)))
             }
             (&Method::POST, Some(endpoint)) => self.cacheable(endpoint, parts, incoming).await,
@@ -170,6 +171,9 @@ impl Proxy {
             Answered::new(failed.error.response(path.path()), failed.outcome)
         });
         write_outcome(answered.response.headers_mut(), &answered.outcome);
+        if version == Version::HTTP_2 {
+            answered.response = answered.response.map(|body| pump::pump(body, self.settings.idle));
+        }
         answered
     }
 

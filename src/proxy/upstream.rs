@@ -15,7 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::body::Body;
+use super::body::{Body, BodyError};
 use super::error::ProxyError;
 use super::headers::is_framing_known;
 use super::permits::Permits;
@@ -100,6 +100,9 @@ impl Upstream {
                 "CONNECT is not supported: this proxy serves one upstream's API",
             ));
         }
+        if uri.scheme().is_none() && uri.authority().is_some() {
+            return Err(ProxyError::BadRequest("the request's target has no path"));
+        }
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if !path.starts_with('/') {
             return Err(ProxyError::BadRequest("the request's target has no path"));
@@ -146,7 +149,7 @@ impl Upstream {
         };
         let mut response = tokio::select! {
             sent = self.client.request(Request::from_parts(parts, body)) => {
-                sent.map_err(|error| ProxyError::Upstream(causes(&error)))?
+                sent.map_err(|error| blame(&error))?
             }
             elapsed = limit => return Err(ProxyError::UpstreamTimeout(elapsed)),
         };
@@ -172,14 +175,41 @@ fn frame(headers: &mut HeaderMap, body: &Body) {
     }
 }
 
-/// Whether a path has dot segments (RFC 3986 §5.2.4), also where slash or dot are percent-encoded or the slash
-/// is a backslash: upstream may read them so.
+/// Whether a path has dot segments (RFC 3986 §5.2.4), also where slash or dot are percent-encoded, be it several times,
+/// the slash is a backslash, or parameters or a NUL follow the dots: upstream may read them so.
 fn climbs(path: &str) -> bool {
     if !path.contains(['.', '%']) {
         return false;
     }
-    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
-    plain.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."))
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        // `%25` is a percent sign, and `%2525` one that is encoded twice.
+        let code = after.trim_start_matches("25");
+        let decoded = match code.get(..2).map(str::to_ascii_lowercase).as_deref() {
+            Some("2e") => Some('.'),
+            Some("2f" | "5c") => Some('/'),
+            Some("3b" | "00") => Some(';'),
+            _ => None,
+        };
+        plain.push_str(before);
+        plain.push(decoded.unwrap_or('%'));
+        rest = if decoded.is_some() { code.get(2..).unwrap_or_default() } else { code };
+    }
+    plain.push_str(rest);
+    plain.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+}
+
+/// Whose fault it is: upstream's, or the client's, whose body broke off on its way.
+fn blame(error: &(dyn std::error::Error + 'static)) -> ProxyError {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(body) = cause.downcast_ref::<BodyError>() {
+            return ProxyError::RequestBody(causes(body));
+        }
+        source = cause.source();
+    }
+    ProxyError::Upstream(causes(error))
 }
 
 /// An error with its causes, outermost first: the first often says no more than "client error".
@@ -220,9 +250,27 @@ mod tests {
 
     #[test]
     fn the_prefix_cannot_be_left() {
-        for path in ["/../x", "/a/%2E%2e/x", "/..%2fx", "/a/.%2E", "/..%5cx", "/a/./b"] {
+        let spellings = [
+            "/../x",
+            "/a/%2E%2e/x",
+            "/..%2fx",
+            "/a/.%2E",
+            "/..%5cx",
+            "/a/./b",
+            "/..;/x",
+            "/..;a=b",
+            "/..%3Bx",
+            "/..%00",
+            "/%252e%252E/x",
+            "/%25252e./x",
+            "/a%252f..%252fx",
+        ];
+        for path in spellings {
             assert!(target("http://u/prefix", path).is_err(), "{path}");
         }
-        assert!(target("http://u/prefix", "/v1/files/a..b/c.txt").is_ok());
+        for path in ["/v1/files/a..b/c.txt", "/100%25/x", "/%2525/.a", "/;/x", "/...", "/%25%", "/a%2"] {
+            assert_eq!(target("http://u/prefix", path).unwrap(), format!("http://u/prefix{path}"));
+        }
+        assert!(target("http://u", "h:80").is_err(), "the form of CONNECT");
     }
 }
