@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use support::wire::{listener, until_quiet};
 use support::{
     Ask, Fault, Gate, Proxy, Simulated, SimulatedOptions, Wire, encodings, generating, proxy, proxy_with,
-    soon, streamed, upstream,
+    soon, streamed, streamed_text_of, upstream,
 };
 use tokio::net::TcpStream;
 
@@ -47,6 +47,18 @@ async fn sent(upstream: &Simulated, address: SocketAddr, bytes: impl AsRef<[u8]>
     client.send(bytes).await;
     until_quiet(|| upstream.count()).await;
     client.arrived()
+}
+
+/// Waits until so many clients are connected.
+async fn until_connections(proxy: &Proxy, count: usize) {
+    let line = format!("rejoinder_client_connections {count}");
+    let metrics = format!("{}/metrics", proxy.admin_url());
+    let becomes = async {
+        while !Ask::get(&metrics).send().await.text().lines().any(|found| found == line) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(becomes).await;
 }
 
 fn statuses(replies: &str) -> Vec<&str> {
@@ -405,6 +417,62 @@ async fn an_expectation_is_met_on_a_hit_too() {
 }
 
 #[tokio::test]
+async fn whoever_closes_its_side_after_asking_still_gets_the_reply() {
+    let upstream = upstream().await;
+    let proxy = proxy(&upstream).await;
+    stored(&proxy, "kept").await;
+    for (prompt, faulty) in [("kept", false), ("asked anew", true), ("streamed anew", true)] {
+        let gate = Gate::new();
+        if faulty {
+            upstream.fault_next(Fault::none().gate(&gate));
+        }
+        let body = if prompt.starts_with("streamed") {
+            streamed(&serde_json::from_str(&chat(prompt)).unwrap()).to_string()
+        } else {
+            chat(prompt)
+        };
+        let mut client = Wire::open(proxy.address()).await;
+        client
+            .send(format!("POST {CHAT} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+            .await;
+        if faulty {
+            soon(gate.until_waiting(1)).await;
+        }
+        client.half_close().await;
+        if faulty {
+            // It was seen that the client is there.
+            assert_eq!(client.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
+            assert_eq!(gate.waiting(), 1);
+            gate.open();
+        }
+        let reply = client.rest().await;
+        let (head, content) = reply.split_once("\r\n\r\n").unwrap();
+        let text = if content.contains("data: ") { streamed_text_of(content) } else { content.to_owned() };
+        assert!(head.starts_with("HTTP/1.1 200 ") && text.contains(prompt), "{prompt}: {reply}");
+        assert!(content.ends_with(['}', '\n']), "{prompt}: {reply}");
+        assert!(!faulty || reply.contains("connection: close\r\n"), "{reply}");
+    }
+    // Whoever has left is not worked for; nor who says in HTTP/1.0 that it may have.
+    for version in ["HTTP/1.1", "HTTP/1.0"] {
+        let gate = Gate::new();
+        upstream.fault_next(Fault::none().gate(&gate));
+        let mut client = Wire::open(proxy.address()).await;
+        let body = chat(&format!("left by {version}"));
+        client
+            .send(format!("POST {CHAT} {version}\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+            .await;
+        soon(gate.until_waiting(1)).await;
+        drop(client);
+        soon(gate.until_waiting(0)).await;
+    }
+    // Half a request is none.
+    let mut client = Wire::open(proxy.address()).await;
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Le").await;
+    client.half_close().await;
+    assert!(!client.rest().await.contains("HTTP/1.1 2"));
+}
+
+#[tokio::test]
 async fn what_is_replayed_is_never_syntax() {
     let upstream = upstream().await;
     let proxy = proxy(&upstream).await;
@@ -524,7 +592,8 @@ async fn a_burst_waits_in_turn_and_what_waits_too_long_is_told_when_to_come_back
         until_quiet(|| upstream.count()).await;
         asked.abort();
     }
-    until_quiet(|| upstream.count()).await;
+    // The first's is still there, and the one by which this is asked is the operators'.
+    until_connections(&proxy, 1).await;
     gate.open();
     assert_eq!(soon(first).await.unwrap().status, StatusCode::OK);
     upstream.set_fault(Fault::none());
