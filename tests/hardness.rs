@@ -1,6 +1,13 @@
 //! Whatever bytes a client or an upstream sends, a request stays one request, goes nowhere else, says nothing that
 //! it was not asked, and costs no more than it may: by bytes on sockets, also where a stored reply answers.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::items_after_statements,
+    clippy::too_many_lines,
+    reason = "helpers of tests fail the test"
+)]
 
 mod support;
 
@@ -22,6 +29,25 @@ use support::{
 use tokio::net::TcpStream;
 
 const CHAT: &str = "/v1/chat/completions";
+
+#[test]
+fn every_test_that_is_said_to_meet_a_threat_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/threats.md")).unwrap();
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| ") && line.contains(".rs`")).collect();
+    assert_eq!(rows.len(), 24);
+    for row in rows {
+        let mut file = String::new();
+        for name in row.split('`').skip(1).step_by(2) {
+            if name.strip_suffix(".rs").is_some() {
+                file = std::fs::read_to_string(root.join(name))
+                    .unwrap_or_else(|error| panic!("{name}: {error}"));
+            } else if name.contains('_') {
+                assert!(file.contains(&format!("fn {name}(")), "{name} is not there: {row}");
+            }
+        }
+    }
+}
 
 /// What must never be taken for a request of its own.
 const SECOND: &str = "GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -503,21 +529,19 @@ async fn what_is_replayed_is_never_syntax() {
         assert_eq!(statuses(&reply), ["200"], "{reply}");
         assert!(head.contains("rejoinder; hit; "), "{head}");
         for name in head.lines().skip(1).filter_map(|line| line.split(':').next()) {
-            {
-                let known = [
-                    "content-type",
-                    "cache-status",
-                    "x-rejoinder-similarity",
-                    "x-rejoinder-confidence",
-                    "age",
-                    "x-rejoinder-entry",
-                    "content-length",
-                    "transfer-encoding",
-                    "date",
-                    "connection",
-                ];
-                assert!(known.contains(&name), "{name} in {head}");
-            }
+            let known = [
+                "content-type",
+                "cache-status",
+                "x-rejoinder-similarity",
+                "x-rejoinder-confidence",
+                "age",
+                "x-rejoinder-entry",
+                "content-length",
+                "transfer-encoding",
+                "date",
+                "connection",
+            ];
+            assert!(known.contains(&name), "{name} in {head}");
         }
         assert!(!head.contains("X-Evil") && !content.contains("\r\nX-Evil"), "{reply}");
         let events = content.lines().filter(|line| *line == "data: [DONE]").count();

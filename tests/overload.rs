@@ -1,7 +1,14 @@
 //! Under more than it can do the program still answers whom it can, and its memory stays what the configuration says:
 //! measured from outside, on a process of its own.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::items_after_statements,
+    clippy::too_many_lines,
+    reason = "helpers of tests fail the test"
+)]
 
 mod support;
 

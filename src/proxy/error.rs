@@ -105,7 +105,7 @@ impl ProxyError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self {
             Self::Overloaded { retry_after } => {
-                drop(headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after)))
+                drop(headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after)));
             }
             Self::Ambiguous(_) => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
             Self::OnlyIfCached => drop(headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"))),

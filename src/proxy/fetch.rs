@@ -196,10 +196,10 @@ impl Gathering {
     /// Takes a chunk of a reply whose document may have `limit` bytes.
     fn add(&mut self, chunk: &Bytes, limit: usize) {
         let limit = if self.form.is_stream() { limit.saturating_mul(STREAM_FRAMING) } else { limit };
-        if let Some(body) = &mut self.body {
-            if body.len() + chunk.len() > limit || !body.add(chunk) {
-                self.body = None;
-            }
+        if let Some(body) = &mut self.body
+            && (body.len() + chunk.len() > limit || !body.add(chunk))
+        {
+            self.body = None;
         }
     }
 }

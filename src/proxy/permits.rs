@@ -143,9 +143,9 @@ mod tests {
         Permits::new(&config)
     }
 
-    fn retry_after(error: ProxyError) -> u64 {
+    fn retry_after(error: &ProxyError) -> u64 {
         let ProxyError::Overloaded { retry_after } = error else { panic!("{error}") };
-        retry_after
+        *retry_after
     }
 
     #[tokio::test(start_paused = true)]
@@ -161,7 +161,7 @@ mod tests {
         tokio::task::yield_now().await;
         // The queue is full: the next is told at once.
         let begun = tokio::time::Instant::now();
-        assert_eq!(retry_after(permits.take().await.unwrap_err()), 1);
+        assert_eq!(retry_after(&permits.take().await.unwrap_err()), 1);
         assert_eq!(begun.elapsed(), Duration::ZERO);
         drop(first);
         let second = waiting.remove(0).await.unwrap().unwrap();
@@ -178,17 +178,17 @@ mod tests {
     async fn retry_after_follows_how_long_places_are_held() {
         let permits = permits(2, 0, Duration::ZERO);
         let both = (permits.take().await.unwrap(), permits.take().await.unwrap());
-        assert_eq!(retry_after(permits.take().await.unwrap_err()), 1, "nothing is known yet");
+        assert_eq!(retry_after(&permits.take().await.unwrap_err()), 1, "nothing is known yet");
         permits.held.note(Duration::from_secs(10));
-        assert_eq!(retry_after(permits.take().await.unwrap_err()), 5);
+        assert_eq!(retry_after(&permits.take().await.unwrap_err()), 5);
         for _ in 0..100 {
             permits.held.note(Duration::from_hours(1));
         }
-        assert_eq!(retry_after(permits.take().await.unwrap_err()), 60);
+        assert_eq!(retry_after(&permits.take().await.unwrap_err()), 60);
         for _ in 0..400 {
             permits.held.note(Duration::from_millis(3));
         }
-        assert_eq!(retry_after(permits.take_spare().unwrap_err()), 1);
+        assert_eq!(retry_after(&permits.take_spare().unwrap_err()), 1);
         drop(both);
         assert!(permits.take_spare().is_ok());
     }

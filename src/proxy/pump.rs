@@ -71,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_passes_whole_and_stops_when_nobody_reads() {
-        let idle = Duration::from_secs(60);
+        let idle = Duration::from_mins(1);
         let whole = pump(Body::Whole(Bytes::from_static(b"all of it")), idle);
         assert_eq!(whole.collect().await.unwrap().to_bytes(), "all of it");
         let (sender, produced) = mpsc::channel(1);
