@@ -334,7 +334,9 @@ async fn hits_and_operators_are_answered_when_upstream_is_full_and_slow() {
         }
     };
     let (refused, _attempts) = soon(refused).await;
-    assert_eq!((refused.status, refused.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    let retry_after: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&retry_after), "{retry_after}");
     let mut connection = Connection::open(program.clients).await.unwrap();
     for _ in 0..200 {
         let hit = soon(connection.send(Ask::post(&program.url(path), &body))).await.unwrap();
