@@ -125,7 +125,11 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
 #[tokio::test]
 async fn requests_beyond_what_upstream_may_have_are_shed_and_hits_are_not() {
     let upstream = upstream().await;
-    let proxy = proxy_with(&upstream, |config| config.limits.max_upstream_requests = 2).await;
+    let proxy = proxy_with(&upstream, |config| {
+        config.limits.max_upstream_requests = 2;
+        config.limits.max_queued_requests = 0;
+    })
+    .await;
     for (path, body) in generating("stored") {
         assert_eq!(proxy.post(path, &body).send().await.status, StatusCode::OK);
     }

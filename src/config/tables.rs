@@ -128,8 +128,12 @@ pub struct Limits {
     pub max_head_bytes: Bytes,
     /// Connections of clients at once.
     pub max_connections: usize,
-    /// Requests upstream at once; beyond, 503.
+    /// Requests upstream at once; beyond, they wait.
     pub max_upstream_requests: usize,
+    /// Requests that wait for a place upstream; beyond, 503.
+    pub max_queued_requests: usize,
+    /// Memory for requests and replies that are being read, all together. What does not fit goes through uncached.
+    pub max_buffer_bytes: Bytes,
 }
 
 /// `[timeouts]`
@@ -145,6 +149,9 @@ pub struct Timeouts {
     /// Between two pieces of a body, either way.
     #[serde(with = "duration")]
     pub idle: Duration,
+    /// Until a place upstream is free, where all are taken.
+    #[serde(with = "duration")]
+    pub queue: Duration,
     /// Until a client's request head is complete.
     #[serde(with = "duration")]
     pub request_head: Duration,
@@ -244,6 +251,8 @@ impl Default for Limits {
             max_head_bytes: Bytes(64 << 10),
             max_connections: 10_000,
             max_upstream_requests: 1024,
+            max_queued_requests: 256,
+            max_buffer_bytes: Bytes(256 << 20),
         }
     }
 }
@@ -255,6 +264,7 @@ impl Default for Timeouts {
             // The official clients themselves give a model ten minutes.
             first_byte: Duration::from_mins(10),
             idle: Duration::from_mins(5),
+            queue: Duration::from_secs(1),
             request_head: Duration::from_secs(30),
             keep_alive: Duration::from_secs(90),
             notice: Duration::ZERO,

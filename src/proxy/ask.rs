@@ -39,11 +39,13 @@ impl Proxy {
     ) -> Result<Answered, Failure> {
         let started = Instant::now();
         let refuse = |error: ProxyError| Failure::new(error, Outcome::forwarded(Forward::Bypass));
-        let collected = collect(incoming, self.settings.max_request_bytes, self.settings.idle)
+        let collected = collect(incoming, self.settings.max_request_bytes, self.settings.idle, &self.budget)
             .await
             .map_err(|error| refuse(ProxyError::RequestBody(error.to_string())))?;
         let Collected::Whole(body) = collected else {
-            return Err(refuse(ProxyError::Unprocessable("the question is larger than max_request_bytes")));
+            return Err(refuse(ProxyError::Unprocessable(
+                "the question is larger than max_request_bytes, or than what there is memory for now",
+            )));
         };
         let question: Question = serde_json::from_slice(&body).map_err(|_| {
             refuse(ProxyError::Unprocessable(

@@ -10,11 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Sleep;
 
+use super::budget::{Budget, Buffer};
 use super::fetch::FlightReader;
 use super::headers::strip_trailers;
+use super::permits::Permit;
+use super::pump::Pumped;
 use crate::dialect::openai::usage::UsageFilter;
 
 /// A body on its way.
@@ -33,6 +36,8 @@ pub enum Body {
     Flight(Box<Flight>),
     /// What somebody here makes piece by piece, no faster than it is taken.
     Produced(mpsc::Receiver<Result<Bytes, BodyError>>),
+    /// What comes by a task of its own, see [`super::pump`].
+    Pumped(Pumped),
     /// What broke off, and is about to say so.
     Broken(BodyError),
 }
@@ -40,12 +45,12 @@ pub enum Body {
 /// A body passed on from one connection to another.
 #[derive(Debug)]
 pub struct Relayed {
-    /// What was read already.
-    prefix: Bytes,
+    /// What was read already, the last first.
+    prefix: Vec<Bytes>,
     incoming: Incoming,
     idle: Idle,
     /// Held until the body has passed.
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<Permit>,
     /// Whose turn it is; dropped when the body has passed.
     turn: Option<watch::Sender<Turn>>,
 }
@@ -113,12 +118,12 @@ pub enum BodyError {
 
 impl Body {
     /// Passes a body on. More than `idle` between two pieces breaks it off.
-    pub fn relayed(incoming: Incoming, idle: Duration, permit: Option<OwnedSemaphorePermit>) -> Self {
+    pub fn relayed(incoming: Incoming, idle: Duration, permit: Option<Permit>) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
         Self::Relayed(Box::new(Relayed {
-            prefix: Bytes::new(),
+            prefix: Vec::new(),
             incoming,
             idle: Idle::new(idle),
             _permit: permit,
@@ -127,7 +132,9 @@ impl Body {
     }
 
     /// Passes on the rest of a body whose beginning was read.
-    pub fn continued(prefix: Bytes, incoming: Incoming, idle: Duration) -> Self {
+    pub fn continued(mut prefix: Vec<Bytes>, incoming: Incoming, idle: Duration) -> Self {
+        prefix.retain(|piece| !piece.is_empty());
+        prefix.reverse();
         let idle = Idle::new(idle);
         Self::Relayed(Box::new(Relayed { prefix, incoming, idle, _permit: None, turn: None }))
     }
@@ -162,10 +169,11 @@ impl HttpBody for Body {
                 *body = Self::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Self::Relayed(_) | Self::Flight(_) | Self::Produced(_) => {
+            Self::Relayed(_) | Self::Flight(_) | Self::Produced(_) | Self::Pumped(_) => {
                 let frame = ready!(match body {
                     Self::Relayed(relayed) => relayed.poll(cx),
                     Self::Flight(flight) => flight.poll(cx),
+                    Self::Pumped(pieces) => pieces.poll_recv(cx),
                     Self::Produced(pieces) => {
                         pieces.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
                     }
@@ -190,7 +198,9 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Relayed(relayed) => relayed.prefix.is_empty() && relayed.incoming.is_end_stream(),
-            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Broken(_) => false,
+            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Pumped(_) | Self::Broken(_) => {
+                false
+            }
         }
     }
 
@@ -199,7 +209,7 @@ impl HttpBody for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Relayed(relayed) => {
-                let read = relayed.prefix.len() as u64;
+                let read = relayed.prefix.iter().map(|piece| piece.len() as u64).sum::<u64>();
                 let rest = relayed.incoming.size_hint();
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower().saturating_add(read));
@@ -208,7 +218,9 @@ impl HttpBody for Body {
                 }
                 hint
             }
-            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Broken(_) => SizeHint::default(),
+            Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Pumped(_) | Self::Broken(_) => {
+                SizeHint::default()
+            }
         }
     }
 }
@@ -221,9 +233,9 @@ impl Relayed {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if !self.prefix.is_empty() {
+        if let Some(piece) = self.prefix.pop() {
             self.is_turn_of(Turn::Upstream);
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.prefix)))));
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => {
@@ -307,38 +319,56 @@ impl Idle {
 pub enum Collected {
     /// All of it.
     Whole(Bytes),
-    /// It is larger than the limit: what was read, and the rest.
-    Larger(Bytes, Incoming),
+    /// It is larger than the limit, or there is no room for it: what was read, and the rest.
+    Larger(Vec<Bytes>, Incoming),
 }
 
-/// Reads a body of at most `limit` bytes.
+/// Reads a body of at most `limit` bytes, as far as there is room for it.
 ///
 /// # Errors
 /// The other side failed, or nothing came for longer than `idle`.
-pub async fn collect(mut incoming: Incoming, limit: usize, idle: Duration) -> Result<Collected, BodyError> {
+pub async fn collect(
+    mut incoming: Incoming,
+    limit: usize,
+    idle: Duration,
+    budget: &Budget,
+) -> Result<Collected, BodyError> {
     let mut first = Bytes::new();
-    let mut all = bytes::BytesMut::new();
     if incoming.size_hint().lower() > limit as u64 {
-        return Ok(Collected::Larger(first, incoming));
+        return Ok(Collected::Larger(Vec::new(), incoming));
     }
     while let Some(data) = next_data(&mut incoming, idle).await {
         let data = data?;
-        // Most bodies come in one piece, which needs no copy.
-        if first.is_empty() && all.is_empty() {
+        // Most bodies come in one piece, which needs no copy, and whose memory is the connection's.
+        if first.is_empty() && data.len() <= limit {
             first = data;
         } else {
-            if all.is_empty() {
-                all.reserve(first.len() + data.len());
-                all.extend_from_slice(&std::mem::take(&mut first));
-            }
-            all.extend_from_slice(&data);
-        }
-        if first.len() + all.len() > limit {
-            let read = if all.is_empty() { first } else { all.freeze() };
-            return Ok(Collected::Larger(read, incoming));
+            return collect_pieces(incoming, [first, data], limit, idle, budget).await;
         }
     }
-    Ok(Collected::Whole(if all.is_empty() { first } else { all.freeze() }))
+    Ok(Collected::Whole(first))
+}
+
+/// Goes on reading a body that comes in pieces; `read` is what has come of it.
+async fn collect_pieces(
+    mut incoming: Incoming,
+    read: [Bytes; 2],
+    limit: usize,
+    idle: Duration,
+    budget: &Budget,
+) -> Result<Collected, BodyError> {
+    let mut all = budget.buffer();
+    let fits = |all: &mut Buffer, data: &Bytes| all.len() + data.len() <= limit && all.add(data);
+    if !read.iter().all(|data| fits(&mut all, data)) {
+        return Ok(Collected::Larger(read.into(), incoming));
+    }
+    while let Some(data) = next_data(&mut incoming, idle).await {
+        let data = data?;
+        if !fits(&mut all, &data) {
+            return Ok(Collected::Larger(vec![all.freeze(), data], incoming));
+        }
+    }
+    Ok(Collected::Whole(all.freeze()))
 }
 
 /// The next piece of a body that is read here; `None` at its end. Trailers go no further: none of the APIs has any.

@@ -15,13 +15,14 @@ use super::body::Body;
 use super::error::ProxyError;
 use super::fetch::{Fetch, FlightKey, FlightReader, Head, UpstreamHead};
 use super::headers::{REQUEST_ID, accepts_coding, identity, shared};
+use super::permits::Permit;
 use super::upstream::Upstream;
 use super::{Answered, Failure, Proxy};
 use crate::cache::coalesce::{End, Joined};
 use crate::cache::directives::Directives;
 use crate::cache::key::Identity;
 use crate::cache::outcome::{Forward, Outcome, Timings};
-use crate::cache::trial::{Purpose, Trial};
+use crate::cache::trial::Trial;
 use crate::cache::{Hit, Miss, Query};
 use crate::dialect::json::Json;
 use crate::dialect::openai::usage::UsageFilter;
@@ -214,14 +215,15 @@ impl Proxy {
                     };
                     let outcome = Outcome::miss(&miss, timings).to(prepared.upstream.name());
                     let known = (miss.place.take(), miss.trial.take().map(|trial| *trial));
-                    let fetch = match self.fetch(prepared, parts, body, known, outcome.clone()) {
-                        Ok(fetch) => fetch,
+                    let permit = match prepared.upstream.permits().take().await {
+                        Ok(permit) => permit,
                         Err(error) => {
                             leader.begin(Head::Failed(error.clone()));
                             leader.finish(End::Whole(None));
                             return Err(Failure::new(error, outcome));
                         }
                     };
+                    let fetch = self.fetch(prepared, parts, body, known, outcome.clone(), permit);
                     tokio::spawn(fetch.run(leader));
                     return lead(reader, outcome).await;
                 }
@@ -273,10 +275,10 @@ impl Proxy {
         known: Known,
     ) -> Result<Answer, Failure> {
         let outcome = outcome.to(prepared.upstream.name());
+        let permit = prepared.upstream.permits().take().await;
+        let permit = permit.map_err(|error| Failure::new(error, outcome.clone()))?;
         let (leader, reader) = self.flights.alone();
-        let fetch = self
-            .fetch(prepared, parts, body, known, outcome.clone())
-            .map_err(|error| Failure::new(error, outcome.clone()))?;
+        let fetch = self.fetch(prepared, parts, body, known, outcome.clone(), permit);
         tokio::spawn(fetch.run(leader));
         lead(reader, outcome).await
     }
@@ -288,7 +290,8 @@ impl Proxy {
         body: Bytes,
         (place, trial): Known,
         outcome: Outcome,
-    ) -> Result<Fetch, ProxyError> {
+        permit: Permit,
+    ) -> Fetch {
         // A shared reply has no place for trailers.
         parts.headers.remove(TE);
         parts.headers.remove(CONNECTION);
@@ -300,11 +303,8 @@ impl Proxy {
             }
             (None, form) => form,
         };
-        let audit = trial.as_ref().is_some_and(|trial| trial.purpose == Purpose::Audit);
-        let upstream = Arc::clone(&prepared.upstream);
-        let permit = if audit { upstream.spare_permit() } else { upstream.permit() }?;
-        Ok(Fetch {
-            upstream,
+        Fetch {
+            upstream: Arc::clone(&prepared.upstream),
             cache: Arc::clone(&self.cache),
             parts,
             body: prepared.with_usage.clone().unwrap_or(body),
@@ -316,8 +316,9 @@ impl Proxy {
             storable: prepared.is_storable(),
             limit: self.settings.max_entry_bytes,
             patience: self.settings.idle,
+            budget: self.budget.clone(),
             permit,
-        })
+        }
     }
 
     /// Waits for another's reply; `headers` are those of the request that waits.

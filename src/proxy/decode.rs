@@ -42,6 +42,10 @@ pub fn decode(coding: Option<&str>, body: &Bytes, limit: usize) -> Result<Bytes,
     }
 }
 
+/// The largest window of a zstd frame, which the decoder keeps in memory before it gives anything out: no sender may
+/// use a larger one as a content coding (RFC 9659 §3).
+const ZSTD_WINDOW: u64 = 8 << 20;
+
 fn read(coded: impl Read, limit: usize) -> Result<Bytes, DecodeError> {
     let mut out = Vec::new();
     append(coded, &mut out, limit)?;
@@ -60,7 +64,7 @@ fn zstd(mut rest: &[u8], limit: usize) -> Result<Bytes, DecodeError> {
     let corrupt = |error: String| DecodeError::Corrupt(std::io::Error::other(error));
     let mut out = Vec::new();
     while !rest.is_empty() {
-        match StreamingDecoder::new(&mut rest) {
+        match StreamingDecoder::new_with_max_window_size(&mut rest, ZSTD_WINDOW) {
             Ok(frame) => append(frame, &mut out, limit)?,
             Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
                 length, ..

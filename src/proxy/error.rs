@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
@@ -19,6 +19,9 @@ pub enum ProxyError {
     /// The request cannot be forwarded.
     #[error("{0}")]
     BadRequest(&'static str),
+    /// Others may read the request differently. Nothing that follows it on its connection is trusted.
+    #[error("{0}")]
+    Ambiguous(&'static str),
     /// A directive's value cannot be parsed.
     #[error(transparent)]
     Directive(#[from] DirectiveError),
@@ -37,9 +40,12 @@ pub enum ProxyError {
     /// `only-if-cached`, and nothing stored could be used.
     #[error("nothing stored could be used, and the request asked not to call upstream (only-if-cached)")]
     OnlyIfCached,
-    /// As many requests are upstream as may be.
-    #[error("too many requests are waiting for upstream; try again")]
-    Overloaded,
+    /// As many requests are upstream as may be, and as many wait for a place as may, or this one has waited too long.
+    #[error("too many requests are waiting for upstream; try again in {retry_after} s")]
+    Overloaded {
+        /// In seconds, when a place is likely to be free.
+        retry_after: u64,
+    },
 }
 
 /// Tells the official clients not to repeat a request.
@@ -49,25 +55,27 @@ impl ProxyError {
     /// The status: RFC 9110 §15.
     pub const fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::Directive(_) | Self::RequestBody(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::Ambiguous(_) | Self::Directive(_) | Self::RequestBody(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout(_) | Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// A stable name for programs.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) => "bad_request",
+            Self::BadRequest(_) | Self::Ambiguous(_) => "bad_request",
             Self::Directive(_) => "bad_directive",
             Self::RequestBody(_) => "incomplete_body",
             Self::Unprocessable(_) => "empty_query",
             Self::Upstream(_) => "upstream_unreachable",
             Self::UpstreamTimeout(_) => "upstream_timeout",
             Self::OnlyIfCached => "not_cached",
-            Self::Overloaded => "overloaded",
+            Self::Overloaded { .. } => "overloaded",
         }
     }
 
@@ -82,7 +90,7 @@ impl ProxyError {
             }
             Dialect::Anthropic => {
                 let kind = match self {
-                    Self::Overloaded => "overloaded_error",
+                    Self::Overloaded { .. } => "overloaded_error",
                     Self::UpstreamTimeout(_) => "timeout_error",
                     _ if status.is_client_error() => "invalid_request_error",
                     _ => "api_error",
@@ -96,7 +104,10 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match self {
-            Self::Overloaded => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::Overloaded { retry_after } => {
+                drop(headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after)));
+            }
+            Self::Ambiguous(_) => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
             Self::OnlyIfCached => drop(headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"))),
             _ => {}
         }

@@ -7,18 +7,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode, request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use super::body::Body;
+use super::budget::{Budget, Buffer};
 use super::decode::decode;
 use super::error::ProxyError;
 use super::headers::strip_response;
+use super::permits::Permit;
 use super::upstream::Upstream;
 use crate::cache::coalesce::{End, Leader, Reader};
 use crate::cache::outcome::Outcome;
@@ -100,15 +101,17 @@ pub struct Fetch {
     /// How long the slowest reader may keep the others waiting.
     pub patience: Duration,
     /// Held until upstream has answered.
-    pub permit: OwnedSemaphorePermit,
+    pub permit: Permit,
+    /// Memory for the reply while it is gathered.
+    pub budget: Budget,
 }
 
 /// A reply being gathered.
 struct Gathering {
     form: Form,
     coding: Option<String>,
-    /// `None` once it is larger than what is stored.
-    body: Option<BytesMut>,
+    /// `None` once it is larger than what is stored, or there was no room for it.
+    body: Option<Buffer>,
 }
 
 impl Fetch {
@@ -129,6 +132,7 @@ impl Fetch {
             limit,
             patience,
             permit,
+            budget,
         } = self;
         let idle = upstream.idle();
         let sent = tokio::select! {
@@ -145,7 +149,7 @@ impl Fetch {
         };
         outcome.timings.upstream = Some(started.elapsed());
         note_credentials(&cache, &query, response.status());
-        let gathering = Gathering::of(&response, form, &query).filter(|_| storable);
+        let gathering = Gathering::of(&response, form, &query, &budget).filter(|_| storable);
         let (parts, body) = response.into_parts();
         let mut headers = parts.headers;
         strip_response(&mut headers);
@@ -174,7 +178,7 @@ fn note_credentials(cache: &Cache, query: &Query, status: StatusCode) {
 
 impl Gathering {
     /// Whether a reply may be stored, as far as its head tells.
-    fn of(response: &Response<Incoming>, asked: Form, query: &Query) -> Option<Self> {
+    fn of(response: &Response<Incoming>, asked: Form, query: &Query, budget: &Budget) -> Option<Self> {
         let headers = response.headers();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let no_store = headers.get_all(CACHE_CONTROL).iter().any(|value| {
@@ -188,18 +192,16 @@ impl Gathering {
             return None;
         }
         let coding = text(CONTENT_ENCODING).map(str::to_owned);
-        Some(Self { form, coding, body: Some(BytesMut::new()) })
+        Some(Self { form, coding, body: Some(budget.buffer()) })
     }
 
     /// Takes a chunk of a reply whose document may have `limit` bytes.
     fn add(&mut self, chunk: &Bytes, limit: usize) {
         let limit = if self.form.is_stream() { limit.saturating_mul(STREAM_FRAMING) } else { limit };
-        if let Some(body) = &mut self.body {
-            if body.len() + chunk.len() > limit {
-                self.body = None;
-            } else {
-                body.extend_from_slice(chunk);
-            }
+        if let Some(body) = &mut self.body
+            && (body.len() + chunk.len() > limit || !body.add(chunk))
+        {
+            self.body = None;
         }
     }
 }

@@ -110,6 +110,12 @@ pub fn is_framing_known(headers: &HeaderMap) -> bool {
         && codings.next().is_none()
 }
 
+/// Whether it is said once, or not at all, for which host a request is. Servers on the way that read different ones of
+/// two could be played off against each other (RFC 9112 §3.2).
+pub fn is_host_known(headers: &HeaderMap) -> bool {
+    headers.get_all(HOST).iter().nth(1).is_none()
+}
+
 /// Makes one header of the cookies that HTTP/2 lets a client divide (RFC 9113 §8.2.3).
 pub fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();

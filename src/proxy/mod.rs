@@ -4,6 +4,7 @@
 
 mod ask;
 pub mod body;
+mod budget;
 mod cached;
 mod decode;
 pub mod error;
@@ -11,6 +12,8 @@ mod fetch;
 pub mod headers;
 mod layouts;
 mod pass;
+mod permits;
+mod pump;
 mod readings;
 mod trial;
 mod upstream;
@@ -31,9 +34,10 @@ use tokio::sync::Semaphore;
 use tower::Service;
 
 use body::{Body, Collected, collect};
+use budget::Budget;
 use error::ProxyError;
 use fetch::{FlightKey, Head};
-use headers::{directives, is_framing_known, join_cookies, strip_request, write_outcome};
+use headers::{directives, is_framing_known, is_host_known, join_cookies, strip_request, write_outcome};
 use layouts::Layouts;
 use pass::Upgrade;
 use readings::Readings;
@@ -57,6 +61,8 @@ pub struct Proxy {
     layouts: Arc<Layouts>,
     readings: Arc<Readings>,
     settings: Arc<Settings>,
+    /// Memory for bodies that are being read.
+    budget: Budget,
     /// Room for audits.
     audits: Arc<Semaphore>,
     savings: Arc<Ledger>,
@@ -134,6 +140,7 @@ impl Proxy {
             layouts: Arc::new(Layouts::new()),
             readings: Arc::new(Readings::new()),
             settings: Arc::new(settings),
+            budget: Budget::new(config.limits.max_buffer_bytes.as_usize()),
             audits: Arc::new(Semaphore::new(trial::AUDITS)),
             savings,
         })
@@ -168,9 +175,15 @@ impl Proxy {
         } else {
             Arc::new(Readings::new())
         };
+        let budget = if config.limits.max_buffer_bytes == before.limits.max_buffer_bytes {
+            self.budget.clone()
+        } else {
+            Budget::new(config.limits.max_buffer_bytes.as_usize())
+        };
         Ok(Self {
             cache,
             upstreams,
+            budget,
             flights,
             layouts: Arc::clone(&self.layouts),
             readings,
@@ -182,13 +195,17 @@ impl Proxy {
 
     async fn handle(&self, request: Request<Incoming>) -> Answered {
         let (mut parts, incoming) = request.into_parts();
-        let path = parts.uri.clone();
-        if parts.version == Version::HTTP_2 {
+        let (path, version) = (parts.uri.clone(), parts.version);
+        if version == Version::HTTP_2 {
             join_cookies(&mut parts.headers);
         }
         let answered = match (&parts.method, Endpoint::of_path(parts.uri.path())) {
             _ if !is_framing_known(&parts.headers) => {
-                let error = ProxyError::BadRequest("the body has a transfer coding that is not known here");
+                let error = ProxyError::Ambiguous("the body has a transfer coding that is not known here");
+                Err(Failure::new(error, Outcome::forwarded(Forward::Bypass)))
+            }
+            _ if !is_host_known(&parts.headers) => {
+                let error = ProxyError::Ambiguous("there is more than one Host");
                 Err(Failure::new(error, Outcome::forwarded(Forward::Bypass)))
             }
             (&Method::POST, Some(endpoint)) => self.cacheable(endpoint, parts, incoming).await,
@@ -201,6 +218,9 @@ impl Proxy {
             Answered::new(failed.error.response(path.path()), failed.outcome)
         });
         write_outcome(answered.response.headers_mut(), &answered.outcome);
+        if version == Version::HTTP_2 {
+            answered.response = answered.response.map(|body| pump::pump(body, self.settings.idle));
+        }
         answered
     }
 
@@ -253,7 +273,7 @@ impl Proxy {
         if encoded || (directives.no_store && !self.upstreams.are_several()) {
             return untouched(Body::relayed(incoming, idle, None), self.upstreams.default());
         }
-        match collect(incoming, self.settings.max_request_bytes, idle).await {
+        match collect(incoming, self.settings.max_request_bytes, idle, &self.budget).await {
             Ok(Collected::Whole(body)) if directives.no_store => {
                 let upstream = self.upstreams.of_body(&body);
                 untouched(Body::Whole(body), upstream)

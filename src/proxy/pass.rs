@@ -45,7 +45,7 @@ impl Proxy {
     ) -> Result<Answered, Failure> {
         let started = Instant::now();
         outcome.upstream = Some(Arc::clone(upstream.name()));
-        let permit = upstream.permit().map_err(|error| Failure::new(error, outcome.clone()))?;
+        let permit = upstream.permits().take().await.map_err(|error| Failure::new(error, outcome.clone()))?;
         if let Some(upgrade) = &upgrade {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(UPGRADE, upgrade.protocol.clone());

@@ -96,13 +96,14 @@ impl Proxy {
         let Ok(room) = Arc::clone(&self.audits).try_acquire_owned() else { return audits.skipped() };
         let trial = Trial { hit: hit.clone(), purpose: Purpose::Audit };
         let outcome = Outcome::forwarded(Forward::Miss);
-        let fetch = match self.fetch(prepared, parts, body, (None, Some(trial)), outcome) {
-            Ok(fetch) => fetch,
+        let permit = match prepared.upstream.permits().take_spare() {
+            Ok(permit) => permit,
             Err(error) => {
                 debug!(%error, "a hit was not audited");
                 return audits.skipped();
             }
         };
+        let fetch = self.fetch(prepared, parts, body, (None, Some(trial)), outcome, permit);
         audits.begun();
         let (leader, reader) = self.flights.alone();
         self.cache.behind().spawn(async move {

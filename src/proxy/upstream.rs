@@ -14,11 +14,11 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::body::Body;
+use super::body::{Body, BodyError};
 use super::error::ProxyError;
 use super::headers::{CREDENTIALS, is_framing_known};
+use super::permits::Permits;
 use crate::config::{self, ApiKeyHeader, Config, Secret};
 
 /// The one way to an upstream.
@@ -36,9 +36,7 @@ pub struct Upstream {
     url: Arc<str>,
     first_byte: Duration,
     idle: Duration,
-    permits: Arc<Semaphore>,
-    /// How many permits there are.
-    most: usize,
+    permits: Permits,
 }
 
 /// What an upstream is asked with in the place of the clients' credentials.
@@ -82,7 +80,6 @@ impl Upstream {
             .timer(TokioTimer::new())
             .pool_idle_timeout(config.timeouts.keep_alive)
             .build(connector);
-        let most = config.limits.max_upstream_requests.min(Semaphore::MAX_PERMITS);
         let key =
             upstream.api_key.as_ref().map(|key| ApiKey::new(key, upstream.api_key_header).ok_or_else(error));
         Ok(Self {
@@ -96,8 +93,7 @@ impl Upstream {
             url: url.to_string().into(),
             first_byte: timeouts.first_byte.unwrap_or(config.timeouts.first_byte),
             idle: timeouts.idle.unwrap_or(config.timeouts.idle),
-            permits: Arc::new(Semaphore::new(most)),
-            most,
+            permits: Permits::new(config),
         })
     }
 
@@ -121,23 +117,9 @@ impl Upstream {
         self.idle
     }
 
-    /// Room for one more request.
-    ///
-    /// # Errors
-    /// As many are upstream as may be.
-    pub fn permit(&self) -> Result<OwnedSemaphorePermit, ProxyError> {
-        Arc::clone(&self.permits).try_acquire_owned().map_err(|_| ProxyError::Overloaded)
-    }
-
-    /// Room for one more request that no client waits for: while at least half of all room is free.
-    ///
-    /// # Errors
-    /// More than half of what may be upstream is.
-    pub fn spare_permit(&self) -> Result<OwnedSemaphorePermit, ProxyError> {
-        if self.permits.available_permits() < self.most.div_ceil(2) {
-            return Err(ProxyError::Overloaded);
-        }
-        self.permit()
+    /// How many requests may be there at once, and who waits to be.
+    pub fn permits(&self) -> &Permits {
+        &self.permits
     }
 
     /// Where a request to `uri` goes: the same path and query, as sent, behind the prefix.
@@ -149,6 +131,9 @@ impl Upstream {
             return Err(ProxyError::BadRequest(
                 "CONNECT is not supported: this proxy serves one upstream's API",
             ));
+        }
+        if uri.scheme().is_none() && uri.authority().is_some() {
+            return Err(ProxyError::BadRequest("the request's target has no path"));
         }
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if !path.starts_with('/') {
@@ -199,7 +184,7 @@ impl Upstream {
         };
         let mut response = tokio::select! {
             sent = self.client.request(Request::from_parts(parts, body)) => {
-                sent.map_err(|error| ProxyError::Upstream(causes(&error)))?
+                sent.map_err(|error| blame(&error))?
             }
             elapsed = limit => return Err(ProxyError::UpstreamTimeout(elapsed)),
         };
@@ -253,14 +238,41 @@ fn frame(headers: &mut HeaderMap, body: &Body) {
     }
 }
 
-/// Whether a path has dot segments (RFC 3986 §5.2.4), also where slash or dot are percent-encoded or the slash
-/// is a backslash: upstream may read them so.
+/// Whether a path has dot segments (RFC 3986 §5.2.4), also where slash or dot are percent-encoded, be it several times,
+/// the slash is a backslash, or parameters or a NUL follow the dots: upstream may read them so.
 fn climbs(path: &str) -> bool {
     if !path.contains(['.', '%']) {
         return false;
     }
-    let plain = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
-    plain.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."))
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        // `%25` is a percent sign, and `%2525` one that is encoded twice.
+        let code = after.trim_start_matches("25");
+        let decoded = match code.get(..2).map(str::to_ascii_lowercase).as_deref() {
+            Some("2e") => Some('.'),
+            Some("2f" | "5c") => Some('/'),
+            Some("3b" | "00") => Some(';'),
+            _ => None,
+        };
+        plain.push_str(before);
+        plain.push(decoded.unwrap_or('%'));
+        rest = if decoded.is_some() { code.get(2..).unwrap_or_default() } else { code };
+    }
+    plain.push_str(rest);
+    plain.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+}
+
+/// Whose fault it is: upstream's, or the client's, whose body broke off on its way.
+fn blame(error: &(dyn std::error::Error + 'static)) -> ProxyError {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(body) = cause.downcast_ref::<BodyError>() {
+            return ProxyError::RequestBody(causes(body));
+        }
+        source = cause.source();
+    }
+    ProxyError::Upstream(causes(error))
 }
 
 /// An error with its causes, outermost first: the first often says no more than "client error".
@@ -301,9 +313,27 @@ mod tests {
 
     #[test]
     fn the_prefix_cannot_be_left() {
-        for path in ["/../x", "/a/%2E%2e/x", "/..%2fx", "/a/.%2E", "/..%5cx", "/a/./b"] {
+        let spellings = [
+            "/../x",
+            "/a/%2E%2e/x",
+            "/..%2fx",
+            "/a/.%2E",
+            "/..%5cx",
+            "/a/./b",
+            "/..;/x",
+            "/..;a=b",
+            "/..%3Bx",
+            "/..%00",
+            "/%252e%252E/x",
+            "/%25252e./x",
+            "/a%252f..%252fx",
+        ];
+        for path in spellings {
             assert!(target("http://u/prefix", path).is_err(), "{path}");
         }
-        assert!(target("http://u/prefix", "/v1/files/a..b/c.txt").is_ok());
+        for path in ["/v1/files/a..b/c.txt", "/100%25/x", "/%2525/.a", "/;/x", "/...", "/%25%", "/a%2"] {
+            assert_eq!(target("http://u/prefix", path).unwrap(), format!("http://u/prefix{path}"));
+        }
+        assert!(target("http://u", "h:80").is_err(), "the form of CONNECT");
     }
 }

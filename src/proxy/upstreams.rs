@@ -36,6 +36,7 @@ impl Upstreams {
         one.upstream != other.upstream
             || one.timeouts != other.timeouts
             || one.limits.max_upstream_requests != other.limits.max_upstream_requests
+            || one.limits.max_queued_requests != other.limits.max_queued_requests
     }
 
     /// The one for requests whose model is not known.

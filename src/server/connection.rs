@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tower::Service;
 use tracing::{debug, warn};
 
+use super::half_close::{Exchange, Exchanges};
 use super::socket::Socket;
 use crate::config::Config;
 use crate::proxy::body::Body;
@@ -66,8 +67,8 @@ impl Settings {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.request_head)
-            // The end of a client's bytes is taken for its going: nobody could tell a half-closed connection from
-            // a closed one before the reply is written, and until then upstream would work for nobody.
+            // The end of a client's bytes is taken for its going, for whom upstream must not work on. The socket
+            // keeps back what is none (half_close.rs).
             .half_close(false)
             .max_buf_size(self.max_head_bytes);
         builder
@@ -112,12 +113,14 @@ where
                 }
             };
             let settings = settings.load();
+            let exchange = Exchange::default();
+            let service = Exchanges { service: service.clone(), exchange: exchange.clone() };
             let connection = graceful.watch(
                 settings
                     .builder()
                     .serve_connection_with_upgrades(
-                        prepare(stream, &settings),
-                        TowerToHyperService::new(service.clone()),
+                        prepare(stream, &settings, exchange),
+                        TowerToHyperService::new(service),
                     )
                     .into_owned(),
             );
@@ -141,8 +144,8 @@ where
     }
 }
 
-fn prepare(stream: TcpStream, settings: &Settings) -> TokioIo<Socket> {
+fn prepare(stream: TcpStream, settings: &Settings, exchange: Exchange) -> TokioIo<Socket> {
     // Small chunks of a stream go out at once; a socket that cannot be told so still works.
     let _ = stream.set_nodelay(true);
-    TokioIo::new(Socket::new(stream, settings.request_head, settings.idle))
+    TokioIo::new(Socket::new(stream, settings.request_head, settings.idle, exchange))
 }

@@ -3,6 +3,7 @@
 //! Called by `cli`, by the tests and by the benchmarks, which all start the same [`Server`].
 
 mod connection;
+mod half_close;
 mod live;
 mod socket;
 mod stack;

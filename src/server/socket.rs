@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::half_close::{Exchange, KeptEnd};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -25,13 +26,16 @@ pub(super) struct Socket {
     idle: Duration,
     /// Since it does.
     stalled: Option<Pin<Box<Sleep>>>,
+    exchange: Exchange,
+    /// The end of the client's bytes, where it is kept back.
+    end: Option<KeptEnd>,
 }
 
 impl Socket {
     /// Waits for the first bytes until `head` has passed, and for each piece to be taken for `idle`.
-    pub(super) fn new(stream: TcpStream, head: Duration, idle: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, head: Duration, idle: Duration, exchange: Exchange) -> Self {
         let preface = Some((PREFACE, Box::pin(tokio::time::sleep(head))));
-        Self { stream, preface, idle, stalled: None }
+        Self { stream, preface, idle, stalled: None, exchange, end: None }
     }
 
     /// Limits how long a write may wait.
@@ -46,6 +50,17 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Ready with the end of the client's bytes, or with an error where it has left.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let writing = self.stalled.is_some();
+        match &mut self.end {
+            Some(end) => end.poll(&self.stream, writing, context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
 fn timed_out(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, problem)
 }
@@ -56,8 +71,16 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.end.is_some() {
+            return self.poll_end(context);
+        }
         let before = buffer.filled().len();
+        let room = buffer.remaining();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if room > 0 && buffer.filled().len() == before && matches!(polled, Poll::Ready(Ok(()))) {
+            self.end = KeptEnd::of(&self.exchange);
+            return self.poll_end(context);
+        }
         let Some((expected, limit)) = &mut self.preface else { return polled };
         if polled.is_pending() {
             return limit.as_mut().poll(context).map(|()| Err(timed_out("the client says nothing")));

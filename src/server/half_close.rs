@@ -1,0 +1,157 @@
+//! Clients that close their sending side once they have asked (`nc -N`, old HTTP/1.0 habits) and still wait for the
+//! reply. On the wire that looks like a client that has left, for whom upstream must not work on.
+//!
+//! Called by [`super::connection`] and [`super::socket`]. Which of both it is shows when something is sent: who has left
+//! answers with a reset. Before the reply begins, an interim response may be sent, which every client of HTTP/1.1 passes
+//! over (RFC 9110 §15.2); so one is, and the end of the client's bytes is kept from hyper until the reset comes or the
+//! reply is through. During the reply an end is taken for leaving.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use pin_project_lite::pin_project;
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tower::Service;
+
+/// What tells the living from those who left.
+const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How long after the probe the first look for a reset is; each further wait is twice as long, up to the longest.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Where a connection stands, known to its socket and to the service behind it. Cheap to clone: all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Exchange(Arc<AtomicU8>);
+
+/// No request of HTTP/1.1 waits for its reply.
+const NONE: u8 = 0;
+/// One does.
+const AWAITED: u8 = 1;
+/// One does, and no other will come.
+const LAST: u8 = 2;
+/// HTTP is over.
+const SWITCHED: u8 = 3;
+
+impl Exchange {
+    /// The client will send no more: whether a reply is awaited for which its end is to be kept back.
+    fn keeps_end(&self) -> bool {
+        self.0.compare_exchange(AWAITED, LAST, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// The end of a client's bytes, kept back.
+#[derive(Debug)]
+pub(super) struct KeptEnd {
+    exchange: Exchange,
+    probed: bool,
+    wait: Duration,
+    look: Pin<Box<Sleep>>,
+}
+
+impl KeptEnd {
+    /// Keeps the end back where a reply is awaited.
+    pub(super) fn of(exchange: &Exchange) -> Option<Self> {
+        exchange.keeps_end().then(|| Self {
+            exchange: exchange.clone(),
+            probed: false,
+            wait: FIRST_LOOK,
+            look: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        })
+    }
+
+    /// Ready when the end is to be passed on, with an error where the client has left. `writing` says that something
+    /// is being written, behind which no probe can go.
+    pub(super) fn poll(
+        &mut self,
+        stream: &TcpStream,
+        writing: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.look.as_mut().poll(context));
+            let state = self.exchange.0.load(Ordering::Relaxed);
+            if state == SWITCHED {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(error) = stream.take_error()? {
+                return Poll::Ready(Err(error));
+            }
+            if state == LAST && !self.probed && !writing {
+                self.probed = true;
+                if stream.try_write(PROBE).is_ok_and(|written| written < PROBE.len()) {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+            }
+            self.look = Box::pin(tokio::time::sleep(self.wait));
+            self.wait = (self.wait * 2).min(LONGEST_WAIT);
+        }
+    }
+}
+
+/// A connection's service, which says when replies are awaited, and that the last one is the last.
+#[derive(Debug, Clone)]
+pub(super) struct Exchanges<S> {
+    pub(super) service: S,
+    pub(super) exchange: Exchange,
+}
+
+impl<S, B, R> Service<Request<B>> for Exchanges<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Awaited<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if request.version() == Version::HTTP_11 {
+            self.exchange.0.store(AWAITED, Ordering::Relaxed);
+        }
+        Awaited { reply: self.service.call(request), exchange: self.exchange.clone() }
+    }
+}
+
+pin_project! {
+    /// See [`Exchanges`].
+    #[derive(Debug)]
+    pub(super) struct Awaited<F> {
+        #[pin]
+        reply: F,
+        exchange: Exchange,
+    }
+}
+
+impl<F, R, E> Future for Awaited<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let reply = ready!(this.reply.poll(context));
+        let last = this.exchange.0.swap(NONE, Ordering::Relaxed) == LAST;
+        Poll::Ready(reply.map(|mut reply| {
+            if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+                this.exchange.0.store(SWITCHED, Ordering::Relaxed);
+            } else if last {
+                // Whoever has closed its side reads until we close ours.
+                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            reply
+        }))
+    }
+}
