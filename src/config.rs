@@ -1,10 +1,11 @@
 //! Every setting once: its type, default and meaning, and how flag, environment, file and default merge.
 //!
 //! Called by `cli`, which hands the finished [`Config`] down. Nothing else reads the environment or a file, but
-//! for `RUST_LOG`, which the log takes as every Rust program does.
+//! for `RUST_LOG`, which the log takes as every Rust program does; [`telemetry`] knows the variables of OpenTelemetry.
 
 mod file;
 mod secret;
+mod telemetry;
 mod units;
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,7 @@ pub use crate::store::redis::RedisUrl;
 use crate::store::redis::RedisUrlError;
 pub use file::{FileConfig, FileError};
 pub use secret::Secret;
+pub use telemetry::{Otlp, OtlpProtocol, Telemetry};
 pub use units::Bytes;
 use units::duration;
 pub(crate) use units::parse_duration;
@@ -210,6 +212,8 @@ pub struct Config {
     pub ask: Ask,
     /// The log.
     pub log: Log,
+    /// Traces.
+    pub telemetry: Telemetry,
 }
 
 /// `[admin]`
@@ -529,6 +533,7 @@ impl Config {
             redis_password: secret::read("REJOINDER_REDIS_PASSWORD", environment)?,
         };
         file.redis_url = redis_url(flags.redis_url.as_deref(), environment)?.or(file.redis_url);
+        file.telemetry.otlp = file.telemetry.otlp.with_environment(environment)?;
         let config = Self::combine(flags, file, secrets);
         match config.problem() {
             None => Ok(config),
@@ -570,6 +575,7 @@ impl Config {
             timeouts: file.timeouts,
             ask: file.ask,
             log: file.log,
+            telemetry: file.telemetry,
         }
     }
 
@@ -652,6 +658,9 @@ impl Config {
             return Some(("redis_url", reason));
         }
         if let Some(problem) = self.redis.problem() {
+            return Some(problem);
+        }
+        if let Some(problem) = self.telemetry.otlp.problem() {
             return Some(problem);
         }
         if self.ttl.is_zero() {

@@ -18,4 +18,5 @@ pub mod server;
 pub mod simulated;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod verify;

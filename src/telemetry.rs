@@ -31,6 +31,7 @@ use crate::cache::trial::Trials;
 use crate::config::{Config, LogFormat};
 use crate::dialect::Endpoint;
 use crate::store::StoreUsage;
+use crate::trace::SpanCounts;
 
 /// The labels of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,6 +71,7 @@ pub struct Metrics {
     saved_output: Counter,
     store: StoreMetrics,
     trials: TrialMetrics,
+    spans: SpanCounts,
     connections: Gauge,
     totals: Totals,
 }
@@ -227,6 +229,8 @@ impl Metrics {
         store.register(&mut registry);
         let trials = TrialMetrics::default();
         trials.register(&mut registry);
+        let spans = SpanCounts::default();
+        spans.register(&mut registry);
         let connections = Gauge::default();
         registry.register("client_connections", "Open connections of clients", connections.clone());
         let totals = Totals::default();
@@ -248,20 +252,22 @@ impl Metrics {
             saved_output,
             store,
             trials,
+            spans,
             connections,
             totals,
         }
+    }
+
+    /// The counts of exported spans.
+    pub fn spans(&self) -> &SpanCounts {
+        &self.spans
     }
 
     /// Counts a request.
     pub fn record(&self, outcome: &Outcome, exchange: &Exchange<'_>) {
         let endpoint = endpoint_label(exchange);
         let layer = outcome.layer.as_str();
-        let detail = match (outcome.reason, outcome.forward) {
-            (Some(reason), _) => reason.as_str(),
-            (None, Some(forward)) => forward.as_str(),
-            (None, None) => "hit",
-        };
+        let detail = outcome.detail();
         self.requests.get_or_create(&RequestLabels { endpoint, layer, detail }).inc();
         if let Some(rule) = outcome.rule {
             self.rules.get_or_create(&RuleLabels { detail, rule }).inc();

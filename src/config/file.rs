@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Redis, RedisUrl,
-    Secret, Timeouts, secret, units,
+    Secret, Telemetry, Timeouts, secret, units,
 };
 
 /// What a file sets. A key it does not have is left to the default; one that nobody knows is an error.
@@ -45,6 +45,7 @@ pub struct FileConfig {
     pub(super) timeouts: Timeouts,
     pub(super) ask: Ask,
     pub(super) log: Log,
+    pub(super) telemetry: Telemetry,
     #[serde(skip)]
     pub(super) source: Source,
 }

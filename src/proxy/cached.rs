@@ -26,6 +26,7 @@ use crate::dialect::json::Json;
 use crate::dialect::openai::usage::UsageFilter;
 use crate::dialect::{Echo, Endpoint, Form, ReplayError, Reply};
 use crate::store::entry::Placed;
+use crate::trace::Trace;
 
 /// A request that was read and named.
 #[derive(Debug)]
@@ -301,6 +302,7 @@ impl Proxy {
             limit: self.settings.max_entry_bytes,
             idle: self.settings.idle,
             permit,
+            trace: Trace::current(),
         })
     }
 

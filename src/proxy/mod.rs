@@ -12,6 +12,8 @@ pub mod headers;
 mod layouts;
 mod pass;
 mod readings;
+mod spans;
+mod traced;
 mod trial;
 mod upstream;
 
@@ -35,6 +37,7 @@ use headers::{directives, is_framing_known, join_cookies, strip_request, write_o
 use layouts::Layouts;
 use pass::Upgrade;
 use readings::Readings;
+pub use spans::route;
 use upstream::Upstream;
 pub use upstream::UpstreamUrlError;
 

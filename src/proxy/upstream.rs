@@ -89,6 +89,12 @@ impl Upstream {
         &self.url
     }
 
+    /// The server's name or address, and its port.
+    pub fn server(&self) -> (String, u16) {
+        let port = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        (self.authority.host().to_owned(), self.authority.port_u16().unwrap_or(port))
+    }
+
     /// Room for one more request.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 mod connection;
 mod socket;
 mod stack;
+mod traced;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::proxy::{Proxy, UpstreamUrlError};
 use crate::store::redis::{RedisOptions, RedisUrl};
 use crate::store::{OpenError, Store, StoreOptions};
 use crate::telemetry::Metrics;
+use crate::trace::{ExportError, Tracer};
 
 /// How long requests to the admin listener may take to finish; none of them is long.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
@@ -55,6 +57,9 @@ pub enum StartError {
     /// The upstream's URL.
     #[error(transparent)]
     Upstream(#[from] UpstreamUrlError),
+    /// Where traces go.
+    #[error(transparent)]
+    Traces(#[from] ExportError),
 }
 
 fn remedy(source: &std::io::Error) -> &'static str {
@@ -80,6 +85,7 @@ pub struct Server {
     clients: JoinHandle<()>,
     operators: JoinHandle<()>,
     cache: Arc<Cache>,
+    tracer: Option<Tracer>,
     notice: Duration,
     drain: Duration,
 }
@@ -96,6 +102,7 @@ impl Server {
             (local(&listener, config.listen)?, local(&admin_listener, config.admin_listen)?);
         let cache = Arc::new(open_cache(&config).await?);
         let metrics = Arc::new(Metrics::new());
+        let tracer = Tracer::start(&config.telemetry.otlp, metrics.spans().clone())?;
         let proxy = Proxy::new(&config, Arc::clone(&cache))?;
         let (leaving, readiness_falls) = watch::channel(false);
         let (stopping, clients_stop) = watch::channel(false);
@@ -105,7 +112,7 @@ impl Server {
             socket: listener,
             settings: settings.clone(),
             stopping: clients_stop,
-            service: stack::clients(proxy, Arc::clone(&metrics), config.log.requests),
+            service: stack::clients(proxy, Arc::clone(&metrics), config.log.requests, tracer.clone()),
             connections: Some(Arc::clone(&metrics)),
         };
         let readiness = Readiness::new(&config, Arc::clone(&cache), readiness_falls);
@@ -119,6 +126,9 @@ impl Server {
         };
         info!(%address, upstream = %config.upstream, "listening for clients");
         info!(address = %admin_address, "listening for operators");
+        if let Some(collector) = config.telemetry.otlp.url() {
+            info!(%collector, sampling_ratio = config.telemetry.otlp.sampling_ratio, "exporting traces");
+        }
         let (clients, operators) = (tokio::spawn(clients.run()), tokio::spawn(operators.run()));
         let (notice, drain) = (config.timeouts.notice, config.timeouts.drain);
         Ok(Self {
@@ -130,6 +140,7 @@ impl Server {
             clients,
             operators,
             cache,
+            tracer,
             notice,
             drain,
         })
@@ -164,6 +175,9 @@ impl Server {
         self.cache.behind().end().await;
         if let Err(error) = self.cache.store().close().await {
             warn!(%error, "the store was not written out whole");
+        }
+        if let Some(tracer) = &self.tracer {
+            tracer.shutdown().await;
         }
     }
 }
