@@ -34,7 +34,7 @@ const BATCH: usize = 512;
 const GATHERING: Duration = Duration::from_secs(1);
 
 /// How long a shutdown sends what is left.
-const FLUSH: Duration = Duration::from_secs(3);
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// The task that exports.
 #[derive(Debug)]
@@ -125,38 +125,40 @@ impl Exporting {
         let mut told = self.closes.clone();
         let mut batch = Vec::new();
         // The sender lives as long as the server; gone, it means the same.
-        let closed = async move { drop(told.wait_for(|closing| *closing).await) };
+        let closed = async move {
+            drop(told.wait_for(|closing| *closing).await);
+            Instant::now() + FLUSH
+        };
         tokio::pin!(closed);
-        let mut closing = false;
-        while !closing {
+        let end = loop {
             tokio::select! {
                 () = self.gather(&mut batch) => {}
-                () = &mut closed => closing = true,
-            }
-            if closing {
-                break;
+                end = &mut closed => break end,
             }
             if batch.is_empty() {
                 return;
             }
-            let sending = std::mem::take(&mut batch);
-            let count = sending.len();
-            let sent = {
-                let request = self.request(sending);
-                tokio::select! {
-                    sent = self.collector.send_again(&request) => Some(sent),
-                    () = &mut closed => {
-                        closing = true;
-                        // What was on its way has a last chance.
-                        tokio::time::timeout(FLUSH, self.collector.send(&request)).await.ok().map(|sent| {
-                            sent.map_err(|failure| failure.cause)
-                        })
-                    }
+            let count = batch.len();
+            let request = self.request(std::mem::take(&mut batch));
+            let sent = tokio::select! {
+                sent = self.collector.send_again(&request) => sent,
+                end = &mut closed => {
+                    // What was on its way, or waited for another attempt, has a last one.
+                    let sent = self.send_until(end, &request).await;
+                    self.note(sent, count);
+                    break end;
                 }
             };
-            self.note(sent.unwrap_or_else(|| Err("it did not answer in time".to_owned())), count);
+            self.note(sent, count);
+        };
+        self.flush(batch, end).await;
+    }
+
+    async fn send_until(&self, end: Instant, request: &Bytes) -> Result<Taken, String> {
+        match tokio::time::timeout_at(end, self.collector.send(request)).await {
+            Ok(sent) => sent.map_err(|failure| failure.cause),
+            Err(_) => Err("it did not answer before the end".to_owned()),
         }
-        self.flush(batch).await;
     }
 
     /// Adds ended spans to a batch until it is full, or its first has waited long enough. Nothing is lost where this is
@@ -175,10 +177,9 @@ impl Exporting {
         }
     }
 
-    /// Sends what is left, once, for a while; the rest is counted.
-    async fn flush(&mut self, mut batch: Vec<SpanData>) {
+    /// Sends what is left, once, until then; the rest is counted.
+    async fn flush(&mut self, mut batch: Vec<SpanData>, end: Instant) {
         self.ended.close();
-        let end = Instant::now() + FLUSH;
         loop {
             while batch.len() < BATCH
                 && let Ok(span) = self.ended.try_recv()
@@ -190,10 +191,7 @@ impl Exporting {
                 return;
             }
             let request = self.request(std::mem::take(&mut batch));
-            let sent = match tokio::time::timeout_at(end, self.collector.send(&request)).await {
-                Ok(sent) => sent.map_err(|failure| failure.cause),
-                Err(_) => Err("it did not answer in time".to_owned()),
-            };
+            let sent = self.send_until(end, &request).await;
             self.note(sent, count);
         }
     }
