@@ -198,10 +198,16 @@ async fn what_fails_says_how() {
     assert_eq!(collector.spans().iter().rfind(|span| span.kind() == Client).unwrap().name, "GET");
     upstream.listen_again().await.unwrap();
 
+    // An error that breaks off is the error that it was.
+    upstream.fault_next(Fault::status(StatusCode::BAD_REQUEST).reset_after(10));
+    assert!(proxy.post("/api/chat", &chat("five")).try_send().await.is_err());
+    let spans = collector.until_requests(4).await;
+    assert_eq!(spans.iter().rfind(|span| span.kind() == Client).unwrap().error().as_deref(), Some("400"));
+
     upstream.fault_next(Fault::none().reset_after(100));
     let mut stream = proxy.post("/v1/chat/completions", &stream("three")).open().await;
     assert!(stream.finish().await.is_err());
-    let spans = collector.until_requests(4).await;
+    let spans = collector.until_requests(5).await;
     let last = |kind| spans.iter().rfind(|span: &&Span| span.kind() == kind).unwrap();
     assert_eq!(last(Server).error().as_deref(), Some("upstream_disconnected"));
     assert_eq!(last(Client).error().as_deref(), Some("upstream_disconnected"));

@@ -70,6 +70,7 @@ pub struct Span {
     /// `None` for one that is not recorded, or is ended.
     span: Option<Box<SdkSpan>>,
     unfinished: Unfinished,
+    failed: bool,
 }
 
 /// What is said of a span that is dropped before [`Span::finish`].
@@ -207,10 +208,10 @@ pub fn cut(text: &str) -> String {
 
 impl Span {
     /// One that is not recorded.
-    pub const NONE: Self = Self { span: None, unfinished: Unfinished::Ends };
+    pub const NONE: Self = Self { span: None, unfinished: Unfinished::Ends, failed: false };
 
     fn new(span: SdkSpan, unfinished: Unfinished) -> Self {
-        Self { span: span.is_recording().then(|| Box::new(span)), unfinished }
+        Self { span: span.is_recording().then(|| Box::new(span)), unfinished, failed: false }
     }
 
     /// Whether anything is made of what is said of it.
@@ -218,15 +219,18 @@ impl Span {
         self.span.is_some()
     }
 
-    /// Says something of it.
+    /// Says something of it, once: the SDK would keep both.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &mut self.span {
             span.set_attribute(KeyValue::new(key, value));
         }
     }
 
-    /// Says that it failed, by a name of few.
+    /// Says that it failed, by a name of few. What failed first is what counts.
     pub fn fail(&mut self, kind: impl Into<StringValue>) {
+        if std::mem::replace(&mut self.failed, true) {
+            return;
+        }
         self.set("error.type", kind.into());
         if let Some(span) = &mut self.span {
             span.set_status(Status::error(""));

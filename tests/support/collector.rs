@@ -1,5 +1,10 @@
 //! A collector of traces: takes OTLP over HTTP on a real socket, and decodes it by OpenTelemetry's own definitions.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test"
+)]
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -114,6 +119,12 @@ async fn take(
     assert_eq!(decoded.resource_spans.len(), 1, "one resource");
     let mut spans = decoded.resource_spans.remove(0);
     assert_eq!(spans.scope_spans.len(), 1, "one scope");
+    for span in &spans.scope_spans[0].spans {
+        let mut keys: Vec<_> = span.attributes.iter().map(|attribute| &attribute.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), span.attributes.len(), "each attribute once: {span:?}");
+    }
     let export = Export {
         path: head.uri.path().to_owned(),
         headers: head.headers,
