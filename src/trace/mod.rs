@@ -68,7 +68,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Span {
     /// `None` for one that is not recorded, or is ended.
-    span: Option<Box<SdkSpan>>,
+    recorded: Option<Box<SdkSpan>>,
     unfinished: Unfinished,
     failed: bool,
 }
@@ -208,20 +208,20 @@ pub fn cut(text: &str) -> String {
 
 impl Span {
     /// One that is not recorded.
-    pub const NONE: Self = Self { span: None, unfinished: Unfinished::Ends, failed: false };
+    pub const NONE: Self = Self { recorded: None, unfinished: Unfinished::Ends, failed: false };
 
     fn new(span: SdkSpan, unfinished: Unfinished) -> Self {
-        Self { span: span.is_recording().then(|| Box::new(span)), unfinished, failed: false }
+        Self { recorded: span.is_recording().then(|| Box::new(span)), unfinished, failed: false }
     }
 
     /// Whether anything is made of what is said of it.
     pub fn is_recorded(&self) -> bool {
-        self.span.is_some()
+        self.recorded.is_some()
     }
 
     /// Says something of it, once: the SDK would keep both.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
-        if let Some(span) = &mut self.span {
+        if let Some(span) = &mut self.recorded {
             span.set_attribute(KeyValue::new(key, value));
         }
     }
@@ -232,14 +232,14 @@ impl Span {
             return;
         }
         self.set("error.type", kind.into());
-        if let Some(span) = &mut self.span {
+        if let Some(span) = &mut self.recorded {
             span.set_status(Status::error(""));
         }
     }
 
     /// Ends it.
     pub fn finish(&mut self) {
-        if let Some(mut span) = self.span.take() {
+        if let Some(mut span) = self.recorded.take() {
             span.end();
         }
     }
