@@ -1,7 +1,7 @@
 //! Every setting once: its type, default and meaning, and how flag, environment, file and default merge.
 //!
 //! Called by `cli`, which hands the finished [`Config`] down. Nothing else reads the environment or a file, but
-//! for `RUST_LOG`, which the log takes as every Rust program does.
+//! for `RUST_LOG`, which the log takes as every Rust program does; [`telemetry`] knows the variables of OpenTelemetry.
 
 mod change;
 mod effective;
@@ -14,6 +14,7 @@ pub mod reference;
 mod secret;
 mod status;
 mod tables;
+mod telemetry;
 mod units;
 mod upstreams;
 mod validation;
@@ -29,6 +30,7 @@ pub use merge::Environment;
 pub use secret::Secret;
 pub use status::{Failure, Report, Status};
 pub use tables::{Admin, Ask, CacheSettings, Embedding, Limits, Log, Redis, Timeouts};
+pub use telemetry::{Otlp, OtlpProtocol, Telemetry};
 pub use units::Bytes;
 pub(crate) use units::parse_duration;
 pub use upstreams::{ApiKeyHeader, ModelPattern, Upstream, UpstreamTimeouts, Upstreams};

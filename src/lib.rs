@@ -19,4 +19,5 @@ pub mod server;
 pub mod simulated;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod verify;

@@ -43,6 +43,7 @@ use crate::cache::outcome::{Forward, Layer, Outcome};
 use crate::config::{Config, LogFormat};
 use crate::dialect::Endpoint;
 use crate::savings::{Ledger, Saved, Served, Spared};
+use crate::trace::SpanCounts;
 
 /// The labels of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,6 +91,7 @@ pub struct Metrics {
     trials: TrialMetrics,
     reloads: ReloadMetrics,
     upstreams: UpstreamMetrics,
+    spans: SpanCounts,
     connections: Gauge,
     embeddings: Counter,
     totals: Totals,
@@ -199,6 +201,8 @@ impl Metrics {
         reloads.register(&mut registry);
         let upstreams = UpstreamMetrics::default();
         upstreams.register(&mut registry);
+        let spans = SpanCounts::default();
+        spans.register(&mut registry);
         let connections = Gauge::default();
         registry.register("client_connections", "Open connections of clients", connections.clone());
         let embeddings = Counter::default();
@@ -225,21 +229,23 @@ impl Metrics {
             trials,
             reloads,
             upstreams,
+            spans,
             connections,
             embeddings,
             totals,
         }
     }
 
+    /// The counts of exported spans.
+    pub fn spans(&self) -> &SpanCounts {
+        &self.spans
+    }
+
     /// Counts a request.
     pub fn record(&self, outcome: &Outcome, exchange: &Exchange<'_>) {
         let endpoint = endpoint_label(exchange);
         let layer = outcome.layer.as_str();
-        let detail = match (outcome.reason, outcome.forward) {
-            (Some(reason), _) => reason.as_str(),
-            (None, Some(forward)) => forward.as_str(),
-            (None, None) => "hit",
-        };
+        let detail = outcome.detail();
         self.requests.get_or_create(&RequestLabels { endpoint, layer, detail }).inc();
         if let Some(rule) = outcome.rule {
             self.rules.get_or_create(&RuleLabels { detail, rule }).inc();

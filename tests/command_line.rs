@@ -15,9 +15,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::collector::attribute;
 use support::program::{output, rejoinder};
 use support::serving::{Serving, serve};
-use support::{Ask, Fault, Gate, QUESTION, Recorded, generating, streamed, upstream};
+use support::{Ask, Collector, Fault, Gate, QUESTION, Recorded, generating, streamed, upstream};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Longer than anything here may take; a test that waits for it fails.
@@ -250,6 +251,26 @@ async fn it_serves_and_says_where_and_ends_with_0_on_sigterm_and_sigint() {
         assert_eq!(code, Some(0), "{signal}: {log}");
         assert!(log.contains("shutting down") && log.contains("stopped"), "{log}");
     }
+}
+
+#[tokio::test]
+async fn the_standard_variables_switch_traces_on_and_the_log_says_once_that_nobody_takes_them() {
+    let (upstream, collector) = (upstream().await, Collector::answering(http::StatusCode::BAD_REQUEST).await);
+    let mut command = serve(&upstream.url());
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()).env("OTEL_SERVICE_NAME", "cache");
+    let serving = Serving::start(command).await;
+    let (path, body) = generating(QUESTION).remove(0);
+    for count in 1..=2 {
+        Ask::post(&format!("http://{}{path}", serving.clients), &body).send().await;
+        collector.until_requests(count).await;
+    }
+    let export = &collector.exports()[0];
+    assert_eq!(attribute(&export.resource.attributes, "service.name").as_deref(), Some("cache"));
+    serving.signal("TERM").await;
+    let (code, log) = serving.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(log.matches("the collector does not take spans").count(), 1, "{log}");
+    assert!(log.contains("it answered with status 400"), "{log}");
 }
 
 #[tokio::test]

@@ -47,6 +47,7 @@ use crate::dialect::{Endpoint, Reply, Request};
 use crate::embed::{EmbedError, Embedder, Embedding};
 use crate::store::Store;
 use crate::store::entry::{Entry, Key, Partition, Placed, Scope};
+use crate::trace::{Trace, step, within};
 use crate::verify::Verifier;
 
 /// How long a lookup waits for embeddings begun before it; they are ahead of its own in one queue.
@@ -331,6 +332,7 @@ impl Cache {
 
     /// The exact layer: one lookup by key.
     pub async fn exact(&self, query: &Query, now: SystemTime) -> Found {
+        let _span = step("exact lookup");
         if !self.may_be_served(query).await {
             return Err(Miss::because(MissReason::CredentialUnverified));
         }
@@ -398,13 +400,16 @@ impl Cache {
         let placeable = !tool_calls && leanings.is_empty();
         let placed = place.filter(|_| placeable);
         let is_placed = placed.is_some();
+        let mut span = step("store");
         let entry = match self.store.put(entry, placed).await {
             Ok(entry) => entry,
             Err(error) => {
+                span.fail("store_unavailable");
                 debug!(%error, "a reply was not stored");
                 return false;
             }
         };
+        drop(span);
         if placeable && !is_placed {
             self.place(query, &entry);
         }
@@ -419,7 +424,7 @@ impl Cache {
         let cache = Arc::clone(self);
         let embedder = embedder.clone();
         let entry = Arc::clone(entry);
-        tokio::spawn(async move {
+        tokio::spawn(within(Trace::current(), async move {
             match cache.embed(&embedder, &entry.prompt).await {
                 Ok(embedding) => {
                     let placed = Placed { partition, embedding };
@@ -432,12 +437,13 @@ impl Cache {
                 }
             }
             drop(arrival);
-        });
+        }));
     }
 
     async fn embed(&self, embedder: &Embedder, prompt: &str) -> Result<Embedding, EmbedError> {
         self.embeddings.fetch_add(1, Ordering::Relaxed);
-        embedder.embed(prompt).await
+        let mut span = step("embed");
+        embedder.embed(prompt).await.inspect_err(|_| span.fail("embedder_unavailable"))
     }
 
     fn partition(&self, query: &Query, embedder: &Embedder, prompt: &str) -> Partition {

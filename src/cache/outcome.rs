@@ -152,6 +152,17 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// What happened, in one word: the reason of a miss, else why it went upstream, else `hit`.
+    pub fn detail(&self) -> &'static str {
+        match (self.reason, self.forward) {
+            (Some(reason), _) => reason.as_str(),
+            (None, Some(forward)) => forward.as_str(),
+            (None, None) => "hit",
+        }
+    }
+}
+
 impl Layer {
     /// The token for headers and metrics.
     pub const fn as_str(self) -> &'static str {

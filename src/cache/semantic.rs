@@ -14,6 +14,7 @@ use super::outcome::Layer;
 use super::{ARRIVAL_TIMEOUT, Cache, Found, Miss, Query};
 use crate::embed::Embedding;
 use crate::store::entry::{Candidate, Entry, Partition, Placed};
+use crate::trace::step;
 use crate::verify::VerifyError;
 
 /// How many of the nearest entries are judged: the nearest may be expired or a look-alike, and the next right.
@@ -91,13 +92,19 @@ impl Cache {
     }
 
     async fn nearest(&self, mut asked: Asked<'_>, partition: &Partition, embedding: &Embedding) -> Found {
+        let mut span = step("semantic search");
         let candidates = match self.store.nearest(partition, embedding, CANDIDATES).await {
             Ok(candidates) => candidates,
             Err(error) => {
+                span.fail("store_unavailable");
                 debug!(%error, "the store did not answer; the request goes upstream");
                 return Err(Miss::because(MissReason::StoreUnavailable));
             }
         };
+        if let Some(nearest) = candidates.first() {
+            span.set("rejoinder.similarity", f64::from(nearest.similarity.0));
+        }
+        drop(span);
         let query = asked.query;
         let mut first = None;
         for Candidate { entry, similarity } in candidates {
@@ -164,7 +171,13 @@ impl Cache {
         };
         asked.verifications =
             asked.verifications.checked_sub(1).ok_or_else(|| refused(MissReason::LowConfidence))?;
-        match verifier.score(asked.prompt, &entry.prompt).await {
+        let mut span = step("verify");
+        let score = verifier.score(asked.prompt, &entry.prompt).await;
+        if !matches!(score, Ok(_) | Err(VerifyError::TooLong | VerifyError::Unreadable)) {
+            span.fail("verifier_unavailable");
+        }
+        drop(span);
+        match score {
             Ok(score) => likeness.score = Some(score),
             Err(error @ (VerifyError::TooLong | VerifyError::Unreadable)) => {
                 debug!(%error, "the request goes upstream");

@@ -32,6 +32,7 @@ fixed!(
     embedding,
     secret,
     log_format,
+    telemetry,
     cache.verifier,
     limits.max_bytes,
     limits.max_entries,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::units::{self, duration};
 use super::{
     Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Redis, RedisUrl,
-    Secret, Timeouts, Upstreams,
+    Secret, Telemetry, Timeouts, Upstreams,
 };
 use crate::savings::prices::Prices;
 
@@ -70,6 +70,8 @@ pub struct Config {
     pub ask: Ask,
     /// The log.
     pub log: Log,
+    /// Traces.
+    pub telemetry: Telemetry,
     /// What upstream charges, by model.
     pub prices: Prices,
 }

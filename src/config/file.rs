@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     Admin, Ask, CacheSettings, EmbedderKind, Embedding, Limits, Log, LogFormat, Mode, Place, Redis, RedisUrl,
-    Secret, Timeouts, secret, units, upstreams,
+    Secret, Telemetry, Timeouts, secret, units, upstreams,
 };
 use crate::savings::prices::Prices;
 use upstreams::FileUpstreams;
@@ -50,6 +50,7 @@ pub struct FileConfig {
     pub(super) ask: Ask,
     pub(super) log: Log,
     pub(super) prices: Prices,
+    pub(super) telemetry: Telemetry,
     #[serde(skip)]
     pub(super) source: Source,
 }

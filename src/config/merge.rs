@@ -52,6 +52,7 @@ impl Config {
             redis_password: secret::read("REJOINDER_REDIS_PASSWORD", environment)?,
         };
         file.redis_url = redis_url(flags.redis_url.as_deref(), environment)?.or(file.redis_url);
+        file.telemetry.otlp = file.telemetry.otlp.with_environment(environment)?;
         let upstream = Upstreams::merge(flags.upstream.clone(), file.upstream.take(), &source, environment)?;
         let config = Self::combine(flags, file, upstream, secrets);
         match config.problem() {
@@ -96,6 +97,7 @@ impl Config {
             timeouts: file.timeouts,
             ask: file.ask,
             log: file.log,
+            telemetry: file.telemetry,
             prices: file.prices,
         }
     }

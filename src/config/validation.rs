@@ -90,6 +90,9 @@ impl Config {
         if let Some(problem) = self.redis.problem() {
             return Some(problem);
         }
+        if let Some(problem) = self.telemetry.otlp.problem() {
+            return Some(problem);
+        }
         if self.ttl.is_zero() {
             return Some((
                 "ttl",

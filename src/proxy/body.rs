@@ -18,7 +18,9 @@ use super::fetch::FlightReader;
 use super::headers::strip_trailers;
 use super::permits::Permit;
 use super::pump::Pumped;
+use super::traced::Traced;
 use crate::dialect::openai::usage::UsageFilter;
+use crate::trace::Span;
 
 /// A body on its way.
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ pub enum Body {
     Pumped(Pumped),
     /// What broke off, and is about to say so.
     Broken(BodyError),
+    /// Any of these, whose end is the end of a span.
+    Traced(Box<Traced>),
 }
 
 /// A body passed on from one connection to another.
@@ -116,7 +120,24 @@ pub enum BodyError {
     Store(#[from] crate::store::StoreError),
 }
 
+impl BodyError {
+    /// A name of few, for spans.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Hyper(_) | Self::Cut(_) => "upstream_disconnected",
+            Self::Idle(_) => "upstream_timeout",
+            Self::Store(_) => "store_unavailable",
+        }
+    }
+}
+
 impl Body {
+    /// The same, ending a span with it. `length` is what its head promises.
+    #[must_use]
+    pub fn traced(self, span: Span, length: Option<u64>) -> Self {
+        if span.is_recorded() { Self::Traced(Box::new(Traced::new(self, span, length))) } else { self }
+    }
+
     /// Passes a body on. More than `idle` between two pieces breaks it off.
     pub fn relayed(incoming: Incoming, idle: Duration, permit: Option<Permit>) -> Self {
         if incoming.is_end_stream() {
@@ -186,6 +207,7 @@ impl HttpBody for Body {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
+            Self::Traced(traced) => traced.poll(cx),
             Self::Broken(_) => match std::mem::take(body) {
                 Self::Broken(error) => Poll::Ready(Some(Err(error))),
                 _ => Poll::Ready(None),
@@ -198,6 +220,7 @@ impl HttpBody for Body {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Relayed(relayed) => relayed.prefix.is_empty() && relayed.incoming.is_end_stream(),
+            Self::Traced(traced) => traced.is_end_stream(),
             Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Pumped(_) | Self::Broken(_) => {
                 false
             }
@@ -218,6 +241,7 @@ impl HttpBody for Body {
                 }
                 hint
             }
+            Self::Traced(traced) => traced.size_hint(),
             Self::Streamed(_) | Self::Flight(_) | Self::Produced(_) | Self::Pumped(_) | Self::Broken(_) => {
                 SizeHint::default()
             }

@@ -29,13 +29,14 @@ use crate::dialect::openai::usage::UsageFilter;
 use crate::dialect::{Echo, Endpoint, Form, ReplayError, Reply};
 use crate::savings::{Ledger, Meter};
 use crate::store::entry::Placed;
+use crate::trace::Trace;
 
 /// A request that was read and named.
 #[derive(Debug)]
 pub(super) struct Prepared {
     query: Query,
     /// Where it goes if nothing stored serves.
-    upstream: Arc<Upstream>,
+    pub(super) upstream: Arc<Upstream>,
     form: Form,
     echo: Echo,
     /// The body as it goes upstream, where usage is asked for on the client's behalf.
@@ -318,6 +319,7 @@ impl Proxy {
             patience: self.settings.idle,
             budget: self.budget.clone(),
             permit,
+            trace: Trace::current(),
         }
     }
 

@@ -20,6 +20,7 @@ use super::decode::decode;
 use super::error::ProxyError;
 use super::headers::strip_response;
 use super::permits::Permit;
+use super::spans::{self, Call};
 use super::upstream::Upstream;
 use crate::cache::coalesce::{End, Leader, Reader};
 use crate::cache::outcome::Outcome;
@@ -27,6 +28,7 @@ use crate::cache::trial::Trial;
 use crate::cache::{Cache, Hit, Query};
 use crate::dialect::{Form, Reply};
 use crate::store::entry::{Key, Placed};
+use crate::trace::{Span, Trace, within};
 
 /// What shares a flight: the key, and what of the directives decides which entries count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,6 +106,8 @@ pub struct Fetch {
     pub permit: Permit,
     /// Memory for the reply while it is gathered.
     pub budget: Budget,
+    /// The trace of the request that asks.
+    pub trace: Option<Trace>,
 }
 
 /// A reply being gathered.
@@ -116,12 +120,17 @@ struct Gathering {
 
 impl Fetch {
     /// Fetches, and publishes into the flight.
-    pub async fn run(self, leader: FlightLeader) {
+    pub async fn run(mut self, leader: FlightLeader) {
+        let trace = self.trace.take();
+        within(trace, self.fetch(leader)).await;
+    }
+
+    async fn fetch(self, leader: FlightLeader) {
         let started = Instant::now();
         let Self {
             upstream,
             cache,
-            parts,
+            mut parts,
             body,
             form,
             query,
@@ -133,8 +142,11 @@ impl Fetch {
             patience,
             permit,
             budget,
+            trace: _,
         } = self;
         let idle = upstream.idle();
+        let call = Call { model: Some(&query.model), stream: Some(form.is_stream()) };
+        let mut span = spans::begin(Trace::current().as_ref(), &upstream, &call, &mut parts);
         let sent = tokio::select! {
             sent = upstream.send(parts, Body::Whole(body)) => sent,
             () = leader.deserted() => return,
@@ -142,12 +154,15 @@ impl Fetch {
         let response = match sent {
             Ok(response) => response,
             Err(error) => {
+                span.fail(error.code());
+                span.finish();
                 leader.begin(Head::Failed(error));
                 leader.finish(End::Whole(None));
                 return;
             }
         };
         outcome.timings.upstream = Some(started.elapsed());
+        spans::answered(&mut span, response.status());
         note_credentials(&cache, &query, response.status());
         let gathering = Gathering::of(&response, form, &query, &budget).filter(|_| storable);
         let (parts, body) = response.into_parts();
@@ -155,8 +170,20 @@ impl Fetch {
         strip_response(&mut headers);
         let head = UpstreamHead { status: parts.status, headers, form, outcome };
         let document = gathering.as_ref().is_some_and(|gathering| gathering.form == Form::Json);
-        let transfer =
-            Transfer { started, leader, body, idle, patience, limit, gathering, cache, query, place, trial };
+        let transfer = Transfer {
+            started,
+            leader,
+            body,
+            idle,
+            patience,
+            limit,
+            gathering,
+            cache,
+            query,
+            place,
+            trial,
+            span,
+        };
         if document {
             transfer.document(head).await;
         } else {
@@ -223,6 +250,8 @@ struct Transfer {
     query: Query,
     place: Option<Placed>,
     trial: Option<Trial>,
+    /// Ends when upstream's reply does.
+    span: Span,
 }
 
 impl Transfer {
@@ -312,15 +341,22 @@ impl Transfer {
                 }
                 Ok(None) => return Err(Ended::Whole),
                 Ok(Some(Err(error))) => {
+                    self.breaks_off("upstream_disconnected");
                     debug!(%error, "upstream broke its reply off");
                     return Err(Ended::Broken);
                 }
                 Err(_) => {
+                    self.breaks_off("upstream_timeout");
                     debug!(idle = ?self.idle, "upstream paused for too long");
                     return Err(Ended::Broken);
                 }
             }
         }
+    }
+
+    fn breaks_off(&mut self, kind: &'static str) {
+        self.span.fail(kind);
+        self.span.finish();
     }
 
     /// Stores a reply before anyone hears of its end: whoever asks again then finds it.
@@ -334,6 +370,15 @@ impl Transfer {
 
     /// The whole reply, if it may be stored.
     fn gathered(&mut self) -> Option<Reply> {
+        let reply = self.gather();
+        if let Some(reply) = &reply {
+            spans::replied(&mut self.span, reply);
+        }
+        self.span.finish();
+        reply
+    }
+
+    fn gather(&mut self) -> Option<Reply> {
         let Gathering { form, coding, body } = self.gathering.take()?;
         let body = body?.freeze();
         let limit = if form.is_stream() { self.limit.saturating_mul(STREAM_FRAMING) } else { self.limit };

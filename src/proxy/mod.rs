@@ -15,6 +15,8 @@ mod pass;
 mod permits;
 mod pump;
 mod readings;
+mod spans;
+mod traced;
 mod trial;
 mod upstream;
 mod upstreams;
@@ -41,6 +43,7 @@ use headers::{directives, is_framing_known, is_host_known, join_cookies, strip_r
 use layouts::Layouts;
 use pass::Upgrade;
 use readings::Readings;
+pub use spans::route;
 use upstream::Upstream;
 pub use upstream::UpstreamUrlError;
 use upstreams::Upstreams;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderValue, Response, StatusCode, request};
+use http::{HeaderValue, Method, Response, StatusCode, request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tracing::debug;
@@ -14,9 +14,11 @@ use tracing::debug;
 use super::body::Body;
 use super::error::ProxyError;
 use super::headers::{lists, strip_response};
+use super::spans::{self, Call};
 use super::upstream::Upstream;
 use super::{Answered, Failure, Proxy};
 use crate::cache::outcome::Outcome;
+use crate::trace::Trace;
 
 /// A client's wish to speak another protocol after this request (RFC 9110 §7.8), as for a WebSocket.
 pub(super) struct Upgrade {
@@ -50,14 +52,22 @@ impl Proxy {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             parts.headers.insert(UPGRADE, upgrade.protocol.clone());
         }
+        let head_only = parts.method == Method::HEAD;
+        let mut span = spans::begin(Trace::current().as_ref(), upstream, &Call::UNREAD, &mut parts);
         let sent = upstream.send(parts, body).await;
-        let mut response = sent.map_err(|error| Failure::new(error, outcome.clone()))?;
+        let mut response = sent.map_err(|error| {
+            span.fail(error.code());
+            span.finish();
+            Failure::new(error, outcome.clone())
+        })?;
+        spans::answered(&mut span, response.status());
         outcome.timings.upstream = Some(started.elapsed());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
                 let error = ProxyError::Upstream("it switched protocols without being asked".to_owned());
                 return Err(Failure::new(error, outcome));
             };
+            span.finish();
             let protocol = response.headers().get(UPGRADE).cloned();
             join(upgrade.client, hyper::upgrade::on(&mut response));
             let (mut head, _) = response.into_parts();
@@ -71,6 +81,7 @@ impl Proxy {
         let (mut head, incoming) = response.into_parts();
         strip_response(&mut head.headers);
         let body = Body::relayed(incoming, upstream.idle(), Some(permit));
+        let body = body.traced(span, head_only.then_some(0));
         Ok(Answered::new(Response::from_parts(head, body), outcome))
     }
 }

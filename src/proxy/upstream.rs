@@ -102,6 +102,12 @@ impl Upstream {
         &self.url
     }
 
+    /// The server's name or address, and its port.
+    pub fn server(&self) -> (String, u16) {
+        let port = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        (self.authority.host().to_owned(), self.authority.port_u16().unwrap_or(port))
+    }
+
     /// What the configuration calls it.
     pub fn name(&self) -> &Arc<str> {
         &self.name

@@ -7,6 +7,7 @@ mod half_close;
 mod live;
 mod socket;
 mod stack;
+mod traced;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::proxy::{Current, Proxy, UpstreamUrlError};
 use crate::store::redis::{RedisOptions, RedisUrl};
 use crate::store::{OpenError, Store, StoreOptions};
 use crate::telemetry::Metrics;
+use crate::trace::{ExportError, Tracer};
 
 /// How long requests to the admin listener may take to finish; none of them is long.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
@@ -60,6 +62,9 @@ pub enum StartError {
     /// The upstream's URL.
     #[error(transparent)]
     Upstream(#[from] UpstreamUrlError),
+    /// Where traces go.
+    #[error(transparent)]
+    Traces(#[from] ExportError),
 }
 
 fn remedy(source: &std::io::Error) -> &'static str {
@@ -86,6 +91,7 @@ pub struct Server {
     operators: JoinHandle<()>,
     cache: Arc<Cache>,
     live: Arc<Live>,
+    tracer: Option<Tracer>,
 }
 
 impl Server {
@@ -103,6 +109,7 @@ impl Server {
         let (cache, policy) = open_cache(&config).await?;
         let cache = Arc::new(cache);
         let metrics = Arc::new(Metrics::new(&config));
+        let tracer = Tracer::start(&config.telemetry.otlp, metrics.spans().clone())?;
         let savings = Arc::clone(metrics.savings());
         let proxy = Current::new(Proxy::new(&config, Arc::clone(&cache), savings)?);
         let (leaving, readiness_falls) = watch::channel(false);
@@ -126,6 +133,9 @@ impl Server {
             info!(name = upstream.name, upstream = %upstream.url, "choosing by model");
         }
         info!(address = %admin_address, "listening for operators");
+        if let Some(collector) = config.telemetry.otlp.url() {
+            info!(%collector, sampling_ratio = config.telemetry.otlp.sampling_ratio, "exporting traces");
+        }
         let in_force = InForce { config, policy, cache: Arc::clone(&cache) };
         let live = Arc::new(Live::new(in_force, live::Parts { proxy, admin, status, metrics }));
         let clients = Listener {
@@ -136,6 +146,7 @@ impl Server {
                 live.proxy.clone(),
                 Arc::clone(&live.metrics),
                 Arc::clone(&live.log_requests),
+                tracer.clone(),
             ),
             connections: Some(Arc::clone(&live.metrics)),
         };
@@ -147,7 +158,18 @@ impl Server {
             connections: None,
         };
         let (clients, operators) = (tokio::spawn(clients.run()), tokio::spawn(operators.run()));
-        Ok(Self { address, admin_address, leaving, stopping, stopped, clients, operators, cache, live })
+        Ok(Self {
+            address,
+            admin_address,
+            leaving,
+            stopping,
+            stopped,
+            clients,
+            operators,
+            cache,
+            live,
+            tracer,
+        })
     }
 
     /// What follows the configuration, to reload it.
@@ -185,6 +207,9 @@ impl Server {
         self.cache.behind().end().await;
         if let Err(error) = self.cache.store().close().await {
             warn!(%error, "the store was not written out whole");
+        }
+        if let Some(tracer) = &self.tracer {
+            tracer.shutdown().await;
         }
     }
 }

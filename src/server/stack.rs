@@ -1,5 +1,5 @@
 //! The stack that each request of a client passes, put together in one place:
-//! request id, then record (metrics and log), then the proxy.
+//! request id, then record (metrics and log), then trace, then the proxy.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -14,16 +14,19 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service, ServiceBuilder};
 
+use super::traced::Traces;
 use crate::proxy::body::Body;
 use crate::proxy::headers::REQUEST_ID;
 use crate::proxy::{Answered, Current};
 use crate::telemetry::{Exchange, Metrics, log_request};
+use crate::trace::Tracer;
 
 /// The stack for clients.
 pub(super) fn clients(
     proxy: Current,
     metrics: Arc<Metrics>,
     log: Arc<AtomicBool>,
+    tracer: Option<Tracer>,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<Body>,
@@ -32,7 +35,11 @@ pub(super) fn clients(
 > + Clone
 + Send
 + 'static {
-    ServiceBuilder::new().layer(RequestIds::new()).layer(Records { metrics, log }).service(proxy)
+    ServiceBuilder::new()
+        .layer(RequestIds::new())
+        .layer(Records { metrics, log })
+        .layer(Traces(tracer))
+        .service(proxy)
 }
 
 /// Gives each request without an `X-Request-Id` one of its own.

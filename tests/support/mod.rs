@@ -12,6 +12,7 @@
 )]
 
 pub mod client;
+pub mod collector;
 pub mod deployment;
 pub mod encodings;
 pub mod exports;
@@ -26,6 +27,7 @@ pub mod traffic;
 pub mod wire;
 
 pub use client::{Ask, Connection, Reply, Stream, raw};
+pub use collector::Collector;
 pub use proxy::{Proxy, proxy, proxy_with, semantic_proxy};
 pub use rejoinder::simulated::{Encoding, Fault, Gate, Recorded, Simulated, SimulatedOptions};
 pub use said::Said;

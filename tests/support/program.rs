@@ -15,7 +15,11 @@ pub fn rejoinder(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rejoinder"));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("REJOINDER_") || text == "RUST_LOG" || text == "NO_COLOR" {
+        if text.starts_with("REJOINDER_")
+            || text.starts_with("OTEL_")
+            || text == "RUST_LOG"
+            || text == "NO_COLOR"
+        {
             command.env_remove(&name);
         }
     }
