@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tracing::info;
 
-use super::{environment, failed, runtime};
+use super::{environment, failed, notify, runtime};
 use crate::config::{Config, Flags};
 use crate::server::Server;
 use crate::telemetry::init_log;
@@ -17,6 +17,8 @@ use crate::telemetry::init_log;
 /// are more (config/rejoinder.toml lists all). Secrets are no flags: `REJOINDER_ADMIN_TOKEN`, `REJOINDER_SECRET`,
 /// `REJOINDER_EMBEDDER_API_KEY`, or each with `_FILE`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit codes: 0 stopped by SIGTERM or SIGINT, open requests served; 1 it could not start; 2 wrong usage or configuration.")]
 pub(super) struct Serve {
     #[command(flatten)]
     flags: Flags,
@@ -45,8 +47,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // Before listening, so that no signal finds the default handler.
     let stop = Stop::listen()?;
     let server = Server::start(config).await?;
+    notify::ready(&environment);
     stop.wait().await;
     info!("shutting down: open requests may finish");
+    notify::stopping(&environment);
     server.shutdown().await;
     info!("stopped");
     Ok(())
