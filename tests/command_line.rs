@@ -146,7 +146,7 @@ async fn each_command_has_a_manual_page_with_its_options_and_exit_codes() {
             .output();
         match typeset.await {
             Ok(output) => {
-                assert!(output.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&output.stderr))
+                assert!(output.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
             }
             Err(error) => eprintln!("not typeset, since groff is not here: {error}"),
         }
