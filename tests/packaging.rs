@@ -433,6 +433,11 @@ fn the_debian_package_has_what_it_names() {
         }
     }
     assert!(targets.contains(&"etc/rejoinder/") && targets.contains(&"usr/share/man/man1/"));
+    // Without a script that has the token, cargo-deb leaves out what the unit needs at upgrade and removal.
+    for script in ["postinst", "prerm", "postrm"] {
+        let path = format!("{}/{script}", deb["maintainer-scripts"].as_str().unwrap());
+        assert!(text(&path).lines().any(|line| line == "#DEBHELPER#"), "{path}");
+    }
     assert_eq!(deb["conf-files"][0].as_str(), Some("/etc/rejoinder/rejoinder.toml"));
     assert!(of_unit("ExecStart").ends_with("--config /etc/rejoinder/rejoinder.toml"));
     // The line that scripts/package makes a setting of.
