@@ -25,7 +25,7 @@ LABEL org.opencontainers.image.title="rejoinder" \
       org.opencontainers.image.description="A transparent caching proxy for OpenAI-, Anthropic- and Ollama-compatible APIs" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=build /src/LICENSE /LICENSE
+COPY --from=build /src/LICENSE /src/THIRD-PARTY-LICENSES /
 COPY --from=build /out/rejoinder /rejoinder
 # A volume that is mounted here for the first time gets this folder's owner.
 COPY --from=build --chown=65532:65532 /out/data /data

@@ -81,6 +81,89 @@ async fn wrong_usage_is_exit_code_2() {
     }
 }
 
+/// The commands that the help of this one lists, with all below them.
+async fn commands() -> Vec<Vec<String>> {
+    let mut all = vec![Vec::new()];
+    let mut next = 0;
+    while next < all.len() {
+        let arguments: Vec<&str> = all[next].iter().map(String::as_str).chain(["--help"]).collect();
+        let (code, help, _) = run(&arguments).await;
+        assert_eq!(code, Some(0), "{arguments:?}");
+        let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+        let listed = listed.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("    "));
+        let names = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+        let below = names.map(|name| [all[next].clone(), vec![name.to_owned()]].concat()).collect::<Vec<_>>();
+        all.extend(below);
+        next += 1;
+    }
+    all
+}
+
+#[tokio::test]
+async fn the_help_of_each_command_ends_with_its_exit_codes() {
+    let commands = commands().await;
+    assert!(commands.len() > 14 && commands.contains(&vec!["entries".to_owned(), "rm".to_owned()]));
+    for command in commands {
+        let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let (_, help, _) = run(&arguments).await;
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (_, codes) = help.rsplit_once("Exit codes: ").unwrap_or_else(|| panic!("{command:?}: {help}"));
+        assert!(
+            codes.starts_with("0 ") && codes.contains(" 2 ") && !codes.contains("\n\n"),
+            "{command:?}: {codes}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn each_command_has_a_manual_page_with_its_options_and_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, _, error) = run(&["man", "--folder", folder.path().to_str().unwrap()]).await;
+    assert_eq!(code, Some(0), "{error}");
+    let mut pages: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    pages.sort_unstable();
+    let mut wanted: Vec<_> = commands()
+        .await
+        .iter()
+        .map(|command| [&["rejoinder".to_owned()], &command[..]].concat().join("-") + ".1")
+        .collect();
+    wanted.sort_unstable();
+    assert_eq!(pages, wanted);
+    for name in &pages {
+        let page = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        for section in ["TH ", "SH NAME", "SH SYNOPSIS", "SH DESCRIPTION", "SH \"EXIT STATUS\""] {
+            assert!(
+                page.lines().any(|line| line.starts_with(&format!(".{section}"))),
+                "{name}: {section}: {page}"
+            );
+        }
+        // Where the program that typesets them is, it minds nothing.
+        let typeset = Command::new("groff")
+            .args(["-man", "-K", "utf8", "-Tutf8", "-ww", "-z"])
+            .arg(folder.path().join(name))
+            .output();
+        match typeset.await {
+            Ok(output) => {
+                assert!(output.stderr.is_empty(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            }
+            Err(error) => eprintln!("not typeset, since groff is not here: {error}"),
+        }
+    }
+    let page = std::fs::read_to_string(folder.path().join("rejoinder-serve.1")).unwrap();
+    for text in [r"\-\-max\-error", r"REJOINDER_MAX_ERROR", "0 stopped by SIGTERM"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    let (code, printed, _) = run(&["man"]).await;
+    assert_eq!(code, Some(0));
+    assert_eq!(printed, std::fs::read_to_string(folder.path().join("rejoinder.1")).unwrap());
+    let (code, _, error) = run(&["man", "--folder", "/no/such/folder"]).await;
+    assert_eq!(code, Some(1));
+    assert!(error.contains("/no/such/folder"), "{error}");
+}
+
 #[tokio::test]
 async fn completions_are_printed_for_every_shell() {
     for shell in ["bash", "zsh", "fish"] {
@@ -251,6 +334,38 @@ async fn it_serves_and_says_where_and_ends_with_0_on_sigterm_and_sigint() {
         assert_eq!(code, Some(0), "{signal}: {log}");
         assert!(log.contains("shutting down") && log.contains("stopped"), "{log}");
     }
+}
+
+/// As systemd does with `Type=notify`.
+#[tokio::test]
+async fn the_service_manager_is_told_that_it_serves_and_that_it_ends() {
+    let upstream = upstream().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("notify");
+    let manager = tokio::net::UnixDatagram::bind(&socket).unwrap();
+    let told = async || {
+        let mut message = [0; 64];
+        let length =
+            tokio::time::timeout(DEADLINE, manager.recv(&mut message)).await.expect("it says it").unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    };
+    let mut command = serve(&upstream.url());
+    command.env("NOTIFY_SOCKET", &socket);
+    let mut serving = Serving::start(command).await;
+    assert_eq!(told().await, "READY=1");
+    let (path, body) = generating(QUESTION).remove(0);
+    assert_eq!(Ask::post(&format!("http://{}{path}", serving.clients), &body).send().await.status, 200);
+    serving.signal("TERM").await;
+    assert_eq!(told().await, "STOPPING=1");
+    assert_eq!(serving.end().await.0, Some(0));
+
+    let mut command = serve(&upstream.url());
+    command.env("NOTIFY_SOCKET", folder.path().join("nobody"));
+    serving = Serving::start(command).await;
+    let warning = serving.until("the service manager cannot be told").await;
+    assert!(warning["socket"].as_str().unwrap().ends_with("nobody"), "{warning}");
+    serving.signal("TERM").await;
+    assert_eq!(serving.end().await.0, Some(0), "it serves all the same");
 }
 
 #[tokio::test]

@@ -11,9 +11,10 @@ use super::{environment, failed};
 use crate::config::{Config, ConfigError, Flags, Problem};
 
 /// Validate a configuration and print the one in force, secrets masked.
-///
-/// Exit code 2, with the key, its line and the reason, when it is wrong.
 #[derive(Debug, Args)]
+#[command(
+    after_long_help = "Exit codes: 0 right; 2 wrong, with the key, its line and the reason, or wrong usage."
+)]
 pub(super) struct CheckConfig {
     /// The file to check [default: the one of --config]
     #[arg(value_name = "FILE")]

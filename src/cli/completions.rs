@@ -9,6 +9,7 @@ use super::Cli;
 
 /// Print a completion script, as `rejoinder completions bash > /etc/bash_completion.d/rejoinder`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Exit codes: 0 printed; 2 wrong usage.")]
 pub(super) struct Completions {
     /// The shell
     #[arg(value_enum)]

@@ -23,8 +23,11 @@ use crate::simulated::{Simulated, SimulatedOptions};
 /// Show what it does.
 ///
 /// Starts a simulated upstream, which is no model, and the proxy in this process on free loopback ports, and
-/// sends each case as a client would. Exit code 0 only if each behaved as stated.
+/// sends each case as a client would.
 #[derive(Debug, Args)]
+#[command(
+    after_long_help = "Exit codes: 0 each case behaved as stated; 1 one did not, or it could not start; 2 wrong usage."
+)]
 pub(super) struct Demo {
     /// Leave both serving afterwards, so that curl and a browser can try them; Ctrl-C ends them
     #[arg(long)]

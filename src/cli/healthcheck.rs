@@ -11,8 +11,11 @@ use clap::Args;
 use super::{environment, failed};
 use crate::config::{Config, Flags};
 
-/// Ask a running proxy whether it is alive: exit code 0 if so, else 1.
+/// Ask a running proxy whether it is alive.
+///
+/// One request to /healthz of its admin listener, which is where flags, environment and file say.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Exit codes: 0 alive; 1 not, or nobody answers; 2 wrong usage or configuration.")]
 pub(super) struct Healthcheck {
     #[command(flatten)]
     flags: Flags,

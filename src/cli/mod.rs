@@ -10,6 +10,8 @@ mod eval;
 mod export;
 mod healthcheck;
 mod import;
+mod man;
+mod notify;
 mod purge;
 mod reload;
 mod serve;
@@ -28,7 +30,7 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcomm
 /// OLLAMA_HOST for Ollama, base_url (with /v1) for OpenAI clients. Try it without either by `rejoinder demo`.
 #[derive(Debug, Parser)]
 #[expect(clippy::doc_markdown, reason = "these are the help texts of the command line, which is no Markdown")]
-#[command(name = "rejoinder", version, propagate_version = true)]
+#[command(name = "rejoinder", version, propagate_version = true, after_long_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -61,7 +63,14 @@ enum Command {
     ConfigReference,
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Print the manual page, or write those of all commands
+    Man(man::Man),
 }
+
+/// What the exit codes have in common. Each command's own help says what they mean for it, as the last paragraph, which
+/// begins with "Exit codes: ": its manual page has that apart.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3, of export and import, done in \
+part. The help of each command says what they mean for it.";
 
 /// Runs the command of this process's arguments. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration; 3,
 /// where a command says so, done in part.
@@ -81,6 +90,7 @@ pub fn run() -> ExitCode {
         Command::Healthcheck(check) => check.run(),
         Command::ConfigReference => config_reference::run(),
         Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     }
 }
 

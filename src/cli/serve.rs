@@ -9,7 +9,7 @@ use clap::Args;
 use tracing::info;
 
 use super::reload::{Hangup, Reloading};
-use super::{environment, failed, runtime};
+use super::{environment, failed, notify, runtime};
 use crate::config::{Fingerprint, Flags, Loaded, Loader};
 use crate::server::Server;
 use crate::telemetry::{LogFilter, init_log};
@@ -23,6 +23,8 @@ use crate::telemetry::{LogFilter, init_log};
 /// are more (config/rejoinder.toml lists all). Secrets are no flags: `REJOINDER_ADMIN_TOKEN`, `REJOINDER_SECRET`,
 /// `REJOINDER_EMBEDDER_API_KEY`, or each with `_FILE`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit codes: 0 stopped by SIGTERM or SIGINT, open requests served; 1 it could not start; 2 wrong usage or configuration.")]
 pub(super) struct Serve {
     #[command(flatten)]
     flags: Flags,
@@ -67,11 +69,13 @@ async fn serve(start: Start) -> anyhow::Result<()> {
     let (stop, hangup) = (Stop::listen()?, Hangup::listen()?);
     let server = Server::start(first).await?;
     let reloading = Reloading { loader: Arc::new(loader), live: Arc::clone(server.live()), log, seen };
+    notify::ready(&environment);
     tokio::select! {
         () = stop.wait() => {}
         () = reloading.run(hangup) => {}
     }
     info!("shutting down: open requests may finish");
+    notify::stopping(&environment);
     server.shutdown().await;
     info!("stopped");
     Ok(())

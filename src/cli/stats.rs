@@ -20,6 +20,9 @@ const MODELS: usize = 10;
 /// Asks its admin listener for the hit rate of each layer, misses, tokens, money and time saved, and embeddings, and where there is
 /// any for what mode observe has seen, what mode verified has learned, and what audits have found.
 #[derive(Debug, Args)]
+#[command(
+    after_long_help = "Exit codes: 0 shown; 1 the proxy did not answer, or refused the token; 2 wrong usage."
+)]
 pub(super) struct Stats {
     #[command(flatten)]
     admin: AdminFlags,
