@@ -309,7 +309,7 @@ async fn a_request_under_way_ends_where_it_began_and_the_next_goes_to_the_new_up
     let open = tokio::spawn(proxy.post(path, &body).send());
     soon(gate.until_waiting(1)).await;
     let url: http::Uri = new.url().parse().unwrap();
-    assert_eq!(proxy.reload(|config| config.upstream = url).await, ReloadResult::Applied);
+    assert_eq!(proxy.reload(|config| config.upstream = url.into()).await, ReloadResult::Applied);
     assert_eq!(layer(&proxy, QUESTION).await, None);
     assert_eq!((old.count(), new.count()), (1, 1));
     gate.open();

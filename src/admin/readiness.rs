@@ -23,6 +23,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an answer about upstream counts, so that probes do not become a load of their own.
 const FRESH: Duration = Duration::from_secs(2);
 
+/// When the upstreams were looked at, and how each was, by name.
+type Found = (Instant, BTreeMap<String, State>);
+
 /// Asks the parts how they are.
 #[derive(Clone)]
 pub struct Readiness {
@@ -30,7 +33,7 @@ pub struct Readiness {
     /// By name.
     upstreams: BTreeMap<String, Uri>,
     stopping: watch::Receiver<bool>,
-    last: Arc<Mutex<Option<(Instant, BTreeMap<String, State>)>>>,
+    last: Arc<Mutex<Option<Found>>>,
 }
 
 /// How a part is.
