@@ -158,15 +158,19 @@ pub(super) fn variable(key: &str) -> String {
     format!("REJOINDER_{}", key.to_ascii_uppercase())
 }
 
+/// The tables within tables; other values that look like one are a value.
+const TABLES_IN_TABLES: [&str; 1] = ["telemetry.otlp"];
+
 impl Config {
     /// Every value by its key, with its table's name before it: secrets masked, those that are not set left out.
     pub(super) fn values(&self) -> BTreeMap<String, Value> {
         let Ok(Value::Object(members)) = serde_json::to_value(self) else { return BTreeMap::new() };
         let mut values = BTreeMap::new();
-        for (name, value) in members {
+        let mut tables: Vec<_> = members.into_iter().collect();
+        while let Some((name, value)) = tables.pop() {
             match value {
-                Value::Object(inner) => {
-                    values.extend(inner.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
+                Value::Object(inner) if !name.contains('.') || TABLES_IN_TABLES.contains(&name.as_str()) => {
+                    tables.extend(inner.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
                 }
                 value => drop(values.insert(name, value)),
             }

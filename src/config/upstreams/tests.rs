@@ -110,29 +110,35 @@ fn an_error_names_line_key_and_reason() {
     let with = |line: &str| format!("[[upstream]]\nname = \"a\"\nurl = \"http://a\"\n{line}\n");
     let second = |line: &str| format!("{}{}", with("models = [\"a\"]"), with("models = [\"b\"]\n") + line);
     for (text, expected) in [
-        (with("models = []"), "r.toml:4: models: with no pattern"),
+        (with("models = []"), "r.toml:4: upstream.models: with no pattern"),
         (with("models = [\"a\", \"\"]"), "r.toml:4: models: an empty pattern"),
         (with("modles = [\"a\"]"), "r.toml:4: modles: unknown field"),
-        (with("api_key_env = \"MISSING\""), "r.toml:4: api_key_env: the environment has no variable"),
-        (with("api_key_env = \"EMPTY\""), "r.toml:4: api_key_env: the key is empty"),
-        (with("api_key_env = \"TWO_LINES\""), "r.toml:4: api_key_env: the key has characters"),
-        (with("api_key_file = \"/no/such\""), "r.toml:4: api_key_file: the file cannot be read"),
-        (with("api_key_env = \"A\"\napi_key_file = \"/b\""), "r.toml:5: api_key_file: the key comes either"),
-        (with("api_key_header = \"x-api-key\""), "r.toml:4: api_key_header: there is no key"),
+        (
+            with("api_key_env = \"MISSING\""),
+            "r.toml:4: upstream.api_key_env: the environment has no variable",
+        ),
+        (with("api_key_env = \"EMPTY\""), "r.toml:4: upstream.api_key_env: the key is empty"),
+        (with("api_key_env = \"TWO_LINES\""), "r.toml:4: upstream.api_key_env: the key has characters"),
+        (with("api_key_file = \"/no/such\""), "r.toml:4: upstream.api_key_file: the file cannot be read"),
+        (
+            with("api_key_env = \"A\"\napi_key_file = \"/b\""),
+            "r.toml:5: upstream.api_key_file: the key comes either",
+        ),
+        (with("api_key_header = \"x-api-key\""), "r.toml:4: upstream.api_key_header: there is no key"),
         (with("api_key_header = \"x-key\""), "r.toml:4: api_key_header: unknown variant"),
-        (with("timeouts = { idle = 0 }"), "r.toml:4: idle: with 0 every request"),
-        (with("[upstream.timeouts]\nidle = 0"), "r.toml:5: idle: with 0 every request"),
-        (second(""), "r.toml:6: name: another upstream is named \"a\" too"),
-        (with("").replace("\"a\"", "\"a b\""), "r.toml:2: name: a name is"),
-        (with("").replace("http://a", "ftp://a"), "r.toml:3: url: ftp://a/ is no URL of the form"),
-        (with("").replace("http://a", "http://u:canary@a"), "r.toml:3: url: a URL with a user name"),
+        (with("timeouts = { idle = 0 }"), "r.toml:4: upstream.idle: with 0 every request"),
+        (with("[upstream.timeouts]\nidle = 0"), "r.toml:5: upstream.idle: with 0 every request"),
+        (second(""), "r.toml:6: upstream.name: another upstream is named \"a\" too"),
+        (with("").replace("\"a\"", "\"a b\""), "r.toml:2: upstream.name: a name is"),
+        (with("").replace("http://a", "ftp://a"), "r.toml:3: upstream.url: ftp://a/ is no URL of the form"),
+        (with("").replace("http://a", "http://u:canary@a"), "r.toml:3: upstream.url: a URL with a user name"),
         (
             with("") + &with("").replace("\"a\"", "\"b\""),
-            "r.toml:6: name: there is an upstream without models",
+            "r.toml:6: upstream.name: there is an upstream without models",
         ),
         (
             with("models = [\"a\"]").replace("\"a\"\nurl", "\"default\"\nurl"),
-            "r.toml:2: name: without a table",
+            "r.toml:2: upstream.name: without a table",
         ),
         (
             with("").replace("http://a", "http://127.0.0.1:11435"),
@@ -170,7 +176,7 @@ fn a_pattern_that_nothing_reaches_is_warned_of() {
     ] {
         let warnings = tables(first, second);
         let [warning] = &warnings[..] else { panic!("{warnings:?}") };
-        assert!(warning.starts_with("r.toml:7: models: no request reaches"), "{warning}");
+        assert!(warning.starts_with("r.toml:7: upstream.models: no request reaches"), "{warning}");
     }
     for (first, second) in [
         (r#"["gpt-4*"]"#, r#"["gpt-*"]"#),
