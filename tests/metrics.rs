@@ -246,6 +246,8 @@ fn dashboard_and_alerts_ask_for_what_is_exposed() {
             "rejoinder_config_last_reload_success_timestamp_seconds",
             "rejoinder_config_last_reload_successful",
             "rejoinder_saved_token_details_total",
+            "rejoinder_spans_dropped_total",
+            "rejoinder_spans_exported_total",
             "rejoinder_upstream_duration_seconds",
             "rejoinder_verified_compared_total"
         ]
