@@ -404,6 +404,8 @@ async fn schemathesis(proxy: &Proxy, config: &Path, chosen: &[&str]) {
     let output = command.args(chosen).output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    // Shown by --nocapture.
+    println!("{said}");
 }
 
 /// `/decisions` never ends, and lines are not made by Schemathesis: `/import` has tests of its own.

@@ -148,13 +148,12 @@ impl Asked<'_> {
                 Values::Many(values) => values,
             };
             // The value may be a secret and is not repeated.
-            let wrong = |_| format!("the header {name:?} has a name or value that no header can have");
-            let header = HeaderName::try_from(&name).map_err(|_| wrong(()))?;
+            let wrong = || format!("the header {name:?} has a name or value that no header can have");
+            let header = HeaderName::try_from(&name).map_err(|_| wrong())?;
             for value in values {
-                let value = HeaderValue::try_from(value).map_err(|_| wrong(()))?;
-                headers
-                    .try_append(header.clone(), value)
-                    .map_err(|_| "there are too many headers".to_owned())?;
+                let value = HeaderValue::try_from(value).map_err(|_| wrong())?;
+                let added = headers.try_append(header.clone(), value);
+                added.map_err(|_| "there are too many headers".to_owned())?;
             }
         }
         Ok(Question { target, headers, body: whole.slice_ref(self.body.get().as_bytes()) })

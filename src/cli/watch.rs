@@ -183,13 +183,40 @@ fn write_view(
     if let Some(problem) = &store.problem {
         writeln!(text, "{problem}")?;
     }
+    write_layers(text, now, before, every)?;
+    let saved = &now.saved;
+    let (prompts, replies) = (saved.prompt_tokens, saved.completion_tokens);
+    writeln!(text, "\ntokens saved  {} ({prompts} of prompts, {replies} of replies)", prompts + replies)?;
+    if let Some(seconds) = saved.seconds {
+        writeln!(text, "time saved    about {seconds:.0} s")?;
+    }
+    if !now.miss_reasons.is_empty() {
+        writeln!(text, "\nmisses by reason")?;
+    }
+    let mut reasons: Vec<_> = now.miss_reasons.iter().collect();
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    for (reason, count) in reasons {
+        writeln!(text, "  {reason:<22}{count:>8}")?;
+    }
+    writeln!(text, "\nhit rate, the last 15 minutes\n{}", chart(now))
+}
+
+/// A number of an overview.
+type Count = fn(&Overview) -> u64;
+
+/// What each layer served.
+fn write_layers(
+    text: &mut String,
+    now: &Overview,
+    before: Option<&Overview>,
+    every: Duration,
+) -> std::fmt::Result {
     writeln!(
         text,
         "\n{:<16}{:>10}{:>10}{:>10}{:>12}{:>12}",
         "", "requests", "share", "a second", "median", "99 %"
     )?;
     let looked_up = now.totals.exact_hits + now.totals.semantic_hits + now.totals.misses;
-    type Count = fn(&Overview) -> u64;
     let rows: [(&str, Count, Option<&LatencyShape>, bool); 6] = [
         ("hits", |seen| seen.totals.exact_hits + seen.totals.semantic_hits, None, true),
         ("  exact", |seen| seen.totals.exact_hits, Some(&now.latency.exact), true),
@@ -206,21 +233,7 @@ fn write_view(
         let most = latency.map(|latency| milliseconds(latency.p99_ms, " ms")).unwrap_or_default();
         writeln!(text, "{name:<16}{total:>10}{share:>10}{rate:>10}{median:>12}{most:>12}")?;
     }
-    let saved = &now.saved;
-    let (prompts, replies) = (saved.prompt_tokens, saved.completion_tokens);
-    writeln!(text, "\ntokens saved  {} ({prompts} of prompts, {replies} of replies)", prompts + replies)?;
-    if let Some(seconds) = saved.seconds {
-        writeln!(text, "time saved    about {seconds:.0} s")?;
-    }
-    if !now.miss_reasons.is_empty() {
-        writeln!(text, "\nmisses by reason")?;
-    }
-    let mut reasons: Vec<_> = now.miss_reasons.iter().collect();
-    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    for (reason, count) in reasons {
-        writeln!(text, "  {reason:<22}{count:>8}")?;
-    }
-    writeln!(text, "\nhit rate, the last 15 minutes\n{}", chart(now))
+    Ok(())
 }
 
 /// The hit rate of each step in a line of bars; a blank where nothing was looked up.
