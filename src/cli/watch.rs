@@ -40,8 +40,9 @@ impl Watch<'_> {
         let mut screen = Screen { term, lines: 0 };
         screen.term.hide_cursor().context("cannot use the terminal")?;
         let shown = self.until_interrupted(self.view(&mut screen)).await;
-        // The last picture stays, and the terminal is as it was.
-        screen.term.show_cursor().context("cannot use the terminal")?;
+        // The last picture stays, and what the terminal echoed of Ctrl-C has a line of its own.
+        let restored = screen.term.show_cursor().and_then(|()| screen.term.write_line(""));
+        restored.context("cannot use the terminal")?;
         shown
     }
 
