@@ -141,7 +141,7 @@ async fn each_command_has_a_manual_page_with_its_options_and_exit_codes() {
             );
         }
         // Where the program that typesets them is, it minds nothing.
-        let typeset = Command::new("groff")
+        let typeset = tokio::process::Command::new("groff")
             .args(["-man", "-K", "utf8", "-Tutf8", "-ww", "-z"])
             .arg(folder.path().join(name))
             .output();
