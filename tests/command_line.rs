@@ -224,8 +224,9 @@ async fn check_config_shows_upstreams_without_their_keys_and_warns_of_patterns_t
     command.env("KEY_OF_ALL", "canary");
     let (code, printed, error) = output(command).await;
     assert_eq!(code, Some(0), "{error}");
-    let warning =
-        format!("warning: {path}:9: models: no request reaches \"gpt-*\", since \"*\" of \"all\" comes");
+    let warning = format!(
+        "warning: {path}:9: upstream.models: no request reaches \"gpt-*\", since \"*\" of \"all\" comes"
+    );
     assert!(error.starts_with(&warning), "{error}");
     assert!(
         printed.contains("[[upstream]]") && printed.contains("api_key_env = \"KEY_OF_ALL\""),
@@ -234,7 +235,10 @@ async fn check_config_shows_upstreams_without_their_keys_and_warns_of_patterns_t
     assert!(!(printed + &error).contains("canary"));
     let (code, _, error) = run(&["check-config", &path]).await;
     assert_eq!(code, Some(2));
-    assert!(error.contains(&format!("{path}:5: api_key_env: the environment has no variable")), "{error}");
+    assert!(
+        error.contains(&format!("{path}:5: upstream.api_key_env: the environment has no variable")),
+        "{error}"
+    );
 }
 
 #[tokio::test]
