@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -30,6 +30,7 @@ use transfer::Transfers;
 
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::dashboard;
 use crate::proxy::body::Body;
 use crate::telemetry::Metrics;
 
@@ -53,11 +54,13 @@ struct Refusal {
     status: StatusCode,
     message: String,
     allow: Option<&'static str>,
+    /// Whether a browser should ask its user for the token.
+    challenge: bool,
 }
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), allow: None }
+        Self { status, message: message.into(), allow: None, challenge: false }
     }
 }
 
@@ -86,15 +89,28 @@ impl Shared {
             if let Some(allow) = refusal.allow {
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             }
+            if refusal.challenge {
+                let challenge =
+                    HeaderValue::from_static("Basic realm=\"rejoinder admin\", charset=\"UTF-8\"");
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
             response
         });
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-        headers.insert(
-            "content-security-policy",
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-        );
+        for (name, value) in [
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        // The dashboard brings its own.
+        headers
+            .entry(CONTENT_SECURITY_POLICY)
+            .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
         response
     }
 
@@ -113,6 +129,9 @@ impl Shared {
             _ => {}
         }
         self.access.check(&parts)?;
+        if let Some(asset) = dashboard::asset(path) {
+            return get(&parts.method, || Ok(page(asset)));
+        }
         match path {
             "/metrics" => get(&parts.method, || self.prometheus()),
             "/internal/metrics" => get(&parts.method, || {
@@ -162,6 +181,15 @@ impl Shared {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         Ok(response)
     }
+}
+
+/// A file of the dashboard.
+fn page(asset: dashboard::Asset) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(Bytes::from_static(asset.bytes)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(dashboard::CONTENT_SECURITY_POLICY));
+    response
 }
 
 fn get(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
