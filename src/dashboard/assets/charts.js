@@ -39,7 +39,7 @@ export function chart(draw) {
     data = fresh;
     redraw();
   };
-  return { element: h("div", { class: "chart-block" }, place, tablePlace), update };
+  return { element: h("div", { class: "chart-block" }, place, tablePlace), picture: place, table: tablePlace, update };
 }
 
 /** What the colours stand for. */

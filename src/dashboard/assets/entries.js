@@ -106,19 +106,15 @@ function entryPage(entry) {
     h("div", { class: "view-head" }, h("div", {}, h("h1", { class: "entry-title", dir: "auto", text: cut(entry.prompt, 120) || "(no prompt)" }),
       h("p", { class: "about", text: `Stored once, served ${count(entry.hits)} ${entry.hits === 1 ? "time" : "times"}.` })), deleting(entry)),
     h("div", { class: "grid" },
-      textCard("Prompt", entry.prompt, "wide"),
-      factsCard("Facts", facts),
-      textCard("Reply", entry.reply, "wide"),
-      h("div", { class: "column-of-cards" },
+      h("div", { class: "column-of-cards wide" }, textCard("Prompt", entry.prompt), textCard("Reply", entry.reply)),
+      h("div", { class: "column-of-cards" }, factsCard("Facts", facts),
         card("Similarity of its hits", null, some ? [drawn.chart, drawn.table] : empty("None by meaning yet", "Prompts that it answered in other words are counted here.")),
         evidence(entry.evidence))),
   ];
 }
 
-function textCard(name, text, className) {
-  const element = card(name, null, h("pre", { class: "text", dir: "auto", tabindex: "0", "aria-label": name, role: "region", text: text ?? "" }));
-  element.classList.add(className);
-  return element;
+function textCard(name, text) {
+  return card(name, null, h("pre", { class: "text", dir: "auto", tabindex: "0", "aria-label": name, role: "region", text: text ?? "" }));
 }
 
 function factsCard(name, facts) {

@@ -9,7 +9,7 @@ const KEPT = 200;
 export function open() {
   const body = h("tbody");
   const state = h("p", { class: "tail-state", role: "status" });
-  const skipped = h("p", { class: "notice", hidden: true });
+  const skipped = h("p", { class: "notice mild", hidden: true });
   const nothing = empty("Nothing yet", "Send a request through rejoinder; what it decides appears here at once.");
   const pause = h("button", { type: "button", class: "primary", "aria-pressed": "false", text: "Pause" });
   const clear = h("button", { type: "button", class: "quiet", text: "Clear" });

@@ -11,11 +11,11 @@ const sum = (values) => (values ?? []).reduce((total, n) => total + n, 0);
 export function open() {
   const headline = headlineCard();
   const time = timeCard();
-  const parts = [trustCard(), missCard(), latencyCard(), similarityCard(), modelsCard(), topCard()];
+  const parts = [trustCard(), missCard(), latencyCard(), similarityCard(), modelsCard(), topCard(), nearCard()];
   const notice = h("div", { role: "alert" });
-  const [trust, misses, latencies, picture, models, top] = parts.map((part) => part.element);
+  const [trust, misses, latencies, picture, models, top, near] = parts.map((part) => part.element);
   const element = h("div", { class: "view overview" }, notice, headline.element,
-    h("div", { class: "grid" }, time.element, trust, misses, latencies, picture, models, top));
+    h("div", { class: "grid" }, time.element, trust, misses, h("div", { class: "column-of-cards filled" }, latencies, models), picture, top, near));
   const stopped = new AbortController();
 
   async function refresh() {
@@ -23,15 +23,16 @@ export function open() {
     try {
       const overview = await ask(`/overview?window=${time.window()}`);
       const mode = overview.mode ?? "reuse";
-      const [audits, proved] = await Promise.all([
+      const [audits, near, proved] = await Promise.all([
         ask("/audits").catch(() => null),
+        ask("/near-misses?limit=5").catch(() => null),
         mode === "observe" ? ask("/observations").catch(() => null) : mode === "verified" ? ask("/verified").catch(() => null) : null,
       ]);
       if (stopped.signal.aborted) return;
       replace(notice);
       headline.update(overview);
       time.update(overview);
-      for (const part of parts) part.update({ overview, audits, proved });
+      for (const part of parts) part.update({ overview, audits, near, proved });
     } catch (error) {
       if (error.name === "AbortError") return;
       replace(notice, h("p", { class: "notice", text: error.message }));
@@ -52,11 +53,11 @@ function headlineCard() {
     const all = sum(parts.map(([, n]) => n));
     return [
       h("div", { class: "hero-text" },
-        h("p", { class: "eyebrow", text: `Since the start${uptime ? `, ${uptime} ago` : ""}` }),
+        h("p", { class: "eyebrow" }, h("span", { class: `badge mode-${mode}`, text: `mode ${mode}` }), `Since the start${uptime ? `, ${uptime} ago` : ""}`),
         looked === 0
           ? h("h1", { text: all === 0 ? "Waiting for the first request" : "Nothing was looked up yet" })
           : h("h1", {}, h("strong", { text: percent(totals.hit_rate ?? hits / looked, 0) }), " of requests were answered from the cache"),
-        h("p", { class: "lead" }, sentence({ looked, hits, saved, tokens, amounts, mode }))),
+        h("p", { class: "lead" }, sentence({ looked, hits, exact: totals.exact_hits ?? 0, mode }))),
       h("dl", { class: "figures-row" },
         figure("Hit rate", looked === 0 ? "–" : percent(totals.hit_rate ?? hits / looked), `${compact(hits)} of ${compact(looked)} looked up`),
         figure("Requests", compact(totals.requests ?? all), totals.errors > 0 ? `${count(totals.errors)} failed` : "none failed"),
@@ -70,7 +71,7 @@ function headlineCard() {
           h("span", {}, h("b", { text: `${LAYERS[layer].name} ${percent(n / all, 0)}` }), h("span", { class: "legend-about", text: LAYERS[layer].about })))))),
     ];
   });
-  return { element, update: (overview) => update({ totals: overview.totals, saved: overview.saved, uptime: uptime(overview.uptime_s), mode: overview.mode }) };
+  return { element, update: (overview) => update({ totals: overview.totals, saved: overview.saved, uptime: uptime(overview.uptime_s), mode: overview.mode ?? "reuse" }) };
 }
 
 /** Since when, coarse enough that the headline does not change at every look. */
@@ -82,12 +83,11 @@ function figure(name, value, about) {
   return h("div", { class: "figure" }, h("dt", { text: name }), h("dd", { class: "figure-value", text: value }), h("dd", { class: "figure-about", text: about }));
 }
 
-function sentence({ looked, hits, saved, tokens, amounts, mode }) {
+function sentence({ looked, hits, exact, mode }) {
   if (looked === 0) return "Point a client's base URL at rejoinder; what it does with each request appears here.";
   if (mode === "observe") return "Mode observe: every request still goes to the model. What would have been served is compared and counted.";
   if (hits === 0) return "Every question so far was new. Ask one of them again and it is answered without the model.";
-  const parts = [span(saved.seconds) === "–" ? null : `${span(saved.seconds)} of waiting`, tokens > 0 ? `${compact(tokens)} tokens` : null, amounts.length > 0 ? amounts.join(" + ") : null].filter(Boolean);
-  return `That saved ${parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts.at(-1)}` : (parts[0] ?? "a call of the model each")}.`;
+  return `${count(hits)} ${hits === 1 ? "question" : "questions"} did not need the model: ${count(exact)} had been asked before word for word, ${count(hits - exact)} in other words.`;
 }
 
 function timeCard() {
@@ -222,9 +222,9 @@ function similarityCard() {
   const back = h("button", { type: "button", class: "quiet", text: "Back to the configured one", onclick: () => { tried = null; tell(); slider.focus(); } });
   const value = h("b", { class: "tried-value" });
   const content = h("div", {},
-    legend([["semantic", "Served by meaning"], ["upstream", "Had a neighbour, not served"]]), drawn.element,
+    legend([["semantic", "Served by meaning"], ["upstream", "Had a neighbour, not served"]]), drawn.picture,
     h("div", { class: "try" },
-      h("label", { for: "try-threshold" }, "What if the threshold were ", value), slider, output, back));
+      h("label", { for: "try-threshold" }, "What if the threshold were ", value, "?"), slider, h("div", { class: "try-said" }, output, back)), drawn.table);
   content.hidden = true;
 
   function tell() {
@@ -245,8 +245,9 @@ function similarityCard() {
     if (!some) return;
     const threshold = overview.thresholds?.similarity ?? 0.7;
     const lowest = edges[hits.findIndex((n, index) => n + (misses[index] ?? 0) > 0)] ?? 0;
-    const from = Math.max(0, Math.min(0.5, Math.floor(Math.min(lowest, threshold - 0.1) * 10) / 10));
-    data = { edges, hits, misses, threshold, from, totals: overview.totals ?? {} };
+    const from = Math.min(lowest, threshold - 0.1) >= 0.5 ? 0.5 : 0;
+    const below = overview.similarity.below_threshold ?? misses;
+    data = { edges, hits, misses, below, threshold, from, totals: overview.totals ?? {} };
     slider.min = String(from);
     tell();
   };
@@ -256,7 +257,7 @@ function similarityCard() {
 }
 
 /** The hit rate that another threshold would have had, as far as these counts can say. */
-function whatIf({ edges, hits, misses, threshold, tried, totals }) {
+function whatIf({ edges, hits, below, threshold, tried, totals }) {
   const exact = totals.exact_hits ?? 0;
   const semantic = totals.semantic_hits ?? sum(hits);
   const looked = exact + semantic + (totals.misses ?? 0);
@@ -272,7 +273,7 @@ function whatIf({ edges, hits, misses, threshold, tried, totals }) {
     const lost = Math.min(semantic, within(hits, threshold, tried));
     return h("span", {}, "The hit rate would have been ", h("b", { text: percent((exact + semantic - lost) / looked) }), ` instead of ${percent(now)}: ${count(lost)} semantic hits would have gone to the model.`);
   }
-  const more = within(misses, tried, threshold);
+  const more = within(below, tried, threshold);
   return h("span", {}, "The hit rate would have been ", h("b", { text: `${percent(now)} to ${percent(Math.min(1, (exact + semantic + more) / looked))}` }),
     `: ${count(more)} more lookups would have had a candidate, and guard and verifier would still have turned some of them away.`);
 }
@@ -282,9 +283,22 @@ function modelsCard() {
   const update = updater(body, (models) => {
     if (models.length === 0) return empty("Nothing saved yet", "What each model did not have to do again is counted here.");
     return table("Saved by model", ["Model", { name: "Hits", number: true }, { name: "Tokens in", number: true }, { name: "Tokens out", number: true }, { name: "Money", number: true }],
-      models.map((model) => [h("span", { class: "name", text: model.model || "(none)" }), count(model.hits), compact(model.prompt_tokens), compact(model.completion_tokens), sums(model.money).join(" + ") || "–"]));
+      models.map((model) => [h("span", { class: "name", text: model.model || "(none)" }), count(model.hits), compact(model.prompt_tokens), compact(model.completion_tokens), sums(model.money).join(" + ") || "–"]), { className: "cards" });
   });
   return { element: card("Saved by model", "Tokens as upstream counted them; money where the price table knows the model.", body), update: ({ overview }) => update(overview.saved?.models ?? []) };
+}
+
+/** What fell just short of being served, both prompts side by side. */
+function nearCard() {
+  const body = h("div");
+  const update = updater(body, (list) => {
+    if (list.length === 0) return empty("None of late", "Lookups that fell just short of being served are listed here, with both prompts.");
+    return h("ul", { class: "pairs" }, list.map((near) => h("li", {},
+      h("p", { class: "pair" }, h("span", { class: "muted", text: "asked" }), h("span", { dir: "auto", text: cut(near.prompt, 120) })),
+      h("p", { class: "pair" }, h("span", { class: "muted", text: "stored" }), h("a", { href: `#/entries/${encodeURIComponent(near.entry)}`, dir: "auto", text: cut(near.stored_prompt, 120) })),
+      h("p", { class: "pair-why" }, reason(near.reason).name, near.rule && [" ", h("code", { text: near.rule })], h("span", { class: "number", text: `similarity ${decimal(near.similarity)}` })))));
+  });
+  return { element: card("Just short of a hit", null, body), update: ({ near }) => update((near?.near_misses ?? []).slice(0, 5)) };
 }
 
 function topCard() {
