@@ -14,8 +14,9 @@ export function open() {
   const parts = [trustCard(), missCard(), latencyCard(), similarityCard(), modelsCard(), topCard(), nearCard()];
   const notice = h("div", { role: "alert" });
   const [trust, misses, latencies, picture, models, top, near] = parts.map((part) => part.element);
+  const first = firstSteps();
   const element = h("div", { class: "view overview" }, notice, headline.element,
-    h("div", { class: "grid" }, time.element, trust, misses, h("div", { class: "column-of-cards filled" }, latencies, models), picture, top, near));
+    h("div", { class: "grid", hidden: true }, first, time.element, trust, misses, h("div", { class: "column-of-cards filled" }, latencies, models), picture, top, near));
   const stopped = new AbortController();
 
   async function refresh() {
@@ -30,6 +31,11 @@ export function open() {
       ]);
       if (stopped.signal.aborted) return;
       replace(notice);
+      // Before the first request there is nothing to draw: what to do next stands in its place.
+      const some = (overview.totals?.requests ?? 0) > 0;
+      const grid = element.querySelector(".grid");
+      grid.hidden = false;
+      for (const part of grid.children) part.hidden = part === first ? some : !some && part !== trust;
       headline.update(overview);
       time.update(overview);
       for (const part of parts) part.update({ overview, audits, near, proved });
@@ -40,6 +46,14 @@ export function open() {
   }
   time.onChange(() => void refresh());
   return { element, refresh, start: () => void refresh(), stop: () => stopped.abort() };
+}
+
+function firstSteps() {
+  const element = card("Send it a first request", "Clients change one thing: their base URL. Or ask by hand, twice; the second answer comes from the cache.",
+    h("pre", { class: "text mono", tabindex: "0", role: "region", "aria-label": "Commands", text: "curl -s http://127.0.0.1:11435/ask \\\n     -d '{\"query\": \"Why is the sky blue?\"}'" }),
+    h("p", { class: "hint after", text: "127.0.0.1:11435 is where clients connect unless listen says otherwise." }));
+  element.classList.add("wide");
+  return element;
 }
 
 function headlineCard() {
