@@ -3,7 +3,10 @@
 //! Called by `server` around each request, and by `admin`, which shows the metrics. Label values come from
 //! closed sets, so that no client can make more of them.
 
+pub mod histogram;
 mod json_lines;
+pub mod live;
+pub mod series;
 mod trials;
 mod writer;
 
@@ -15,21 +18,23 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
+use histogram::{Latencies, Latency};
 use json_lines::JsonLines;
+use live::Live;
+use series::{Counts, SeriesShape, Window};
 use trials::TrialMetrics;
 use writer::{Lines, Writing};
 
 use crate::cache::outcome::{Forward, Layer, Outcome};
 use crate::cache::trial::Trials;
 use crate::config::{Config, LogFormat};
-use crate::dialect::Endpoint;
+use crate::dialect::{Endpoint, Usage};
 use crate::store::StoreUsage;
 
 /// The labels of a request.
@@ -72,6 +77,7 @@ pub struct Metrics {
     trials: TrialMetrics,
     connections: Gauge,
     totals: Totals,
+    live: Live,
 }
 
 /// What the store tells of itself, taken over when the metrics are asked for.
@@ -130,9 +136,9 @@ impl StoreMetrics {
 /// The time until the head of the response, by the layer that gave the reply.
 #[derive(Debug)]
 struct Durations {
-    exact: Histogram,
-    semantic: Histogram,
-    upstream: Histogram,
+    exact: Latencies,
+    semantic: Latencies,
+    upstream: Latencies,
 }
 
 /// The counters that `/internal/metrics` shows.
@@ -145,6 +151,13 @@ struct Totals {
     bypasses: AtomicU64,
     errors: AtomicU64,
     tokens_saved: AtomicU64,
+}
+
+impl Totals {
+    fn by_layer(&self) -> Counts {
+        [&self.exact_hits, &self.semantic_hits, &self.misses, &self.bypasses]
+            .map(|total| total.load(Ordering::Relaxed))
+    }
 }
 
 /// The counters of `GET /internal/metrics`.
@@ -207,10 +220,7 @@ impl Metrics {
             "Rules that spoke against a stored reply, or against matching a prompt by meaning, by the reason of the miss",
             rules.clone(),
         );
-        let duration = Family::<LayerLabels, Histogram>::new_with_constructor(|| {
-            // 10 µs to 5 minutes.
-            Histogram::new(exponential_buckets(0.000_01, 2.4, 20))
-        });
+        let duration = Family::<LayerLabels, Latencies>::default();
         registry.register_with_unit(
             "request_duration",
             "Time until the head of the response, by the layer that gave the reply",
@@ -250,6 +260,7 @@ impl Metrics {
             trials,
             connections,
             totals,
+            live: Live::new(),
         }
     }
 
@@ -271,7 +282,7 @@ impl Metrics {
             Layer::Semantic => &self.durations.semantic,
             Layer::Upstream => &self.durations.upstream,
         };
-        duration.observe(exchange.elapsed.as_secs_f64());
+        duration.observe(exchange.elapsed);
         let counted = match (outcome.layer, outcome.forward, outcome.reason) {
             (Layer::Exact, ..) => &self.totals.exact_hits,
             (Layer::Semantic, ..) => &self.totals.semantic_hits,
@@ -280,6 +291,9 @@ impl Metrics {
             (Layer::Upstream, ..) => &self.totals.bypasses,
         };
         add(counted, 1);
+        if outcome.layer != Layer::Exact {
+            self.live.record(outcome);
+        }
         let asked = outcome.layer == Layer::Upstream
             && outcome.forward != Some(Forward::Bypass)
             && !outcome.collapsed
@@ -295,6 +309,33 @@ impl Metrics {
             self.saved_output.inc_by(saved.output);
             add(&self.totals.tokens_saved, saved.input.saturating_add(saved.output));
         }
+    }
+
+    /// What the overview shows beyond the counters.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The counts over time. To be asked for, or [`Self::step`] called, after each [`series::STEP`].
+    pub fn series(&self, window: Window) -> SeriesShape {
+        self.live.series(window, self.totals.by_layer())
+    }
+
+    /// Ends a step of the counts over time.
+    pub fn step(&self) {
+        self.live.advance(self.totals.by_layer());
+    }
+
+    /// The time until the head of the response, of exact hits, semantic hits, and upstream's replies.
+    pub fn latencies(&self) -> [(Layer, Latency); 3] {
+        let Durations { exact, semantic, upstream } = &self.durations;
+        [(Layer::Exact, exact), (Layer::Semantic, semantic), (Layer::Upstream, upstream)]
+            .map(|(layer, latencies)| (layer, latencies.picture()))
+    }
+
+    /// Tokens that upstream did not have to process again, where it had counted them.
+    pub fn saved(&self) -> Usage {
+        Usage { input: self.saved_input.get(), output: self.saved_output.get() }
     }
 
     /// The gauge of open connections.

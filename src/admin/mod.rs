@@ -5,6 +5,7 @@
 
 mod access;
 mod entries;
+mod overview;
 mod readiness;
 mod transfer;
 mod trials;
@@ -25,6 +26,7 @@ use serde_json::json;
 use tower::Service;
 
 use access::Access;
+use overview::Overviews;
 pub use readiness::Readiness;
 use transfer::Transfers;
 
@@ -46,6 +48,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     transfers: Transfers,
+    overviews: Overviews,
 }
 
 /// An answer that is not what was asked for.
@@ -77,7 +80,8 @@ impl Admin {
     ) -> Self {
         let access = Access::new(&config.admin, address);
         let transfers = Transfers::new(config);
-        Self { shared: Arc::new(Shared { access, cache, metrics, readiness, transfers }) }
+        let overviews = Overviews::new(config);
+        Self { shared: Arc::new(Shared { access, cache, metrics, readiness, transfers, overviews }) }
     }
 }
 
@@ -137,13 +141,20 @@ impl Shared {
             "/internal/metrics" => get(&parts.method, || {
                 Ok(json_response(StatusCode::OK, &self.metrics.counters(self.cache.embeddings())))
             }),
+            "/overview" => {
+                allow(&parts.method, &[Method::GET, Method::HEAD], "GET, HEAD")?;
+                self.overview(parts.uri.query().unwrap_or_default()).await
+            }
             "/entries" => {
                 allow(&parts.method, &[Method::GET], "GET")?;
                 entries::list(self.cache.store(), parts.uri.query().unwrap_or_default()).await
             }
             "/purge" => {
                 allow(&parts.method, &[Method::POST], "POST")?;
-                entries::purge(&self.cache, body).await
+                let purged = entries::purge(&self.cache, body).await?;
+                self.overviews.forget();
+                self.metrics.live().forget_all();
+                Ok(purged)
             }
             "/export" => {
                 allow(&parts.method, &[Method::GET], "GET")?;
@@ -160,7 +171,7 @@ impl Shared {
                 trials::near_misses(self.cache.trials(), parts.uri.query().unwrap_or_default())
             }),
             _ => match path.strip_prefix("/entries/") {
-                Some(id) if parts.method == Method::DELETE => entries::remove(&self.cache, id).await,
+                Some(id) if parts.method == Method::DELETE => self.remove(id).await,
                 Some(id) => {
                     allow(&parts.method, &[Method::GET, Method::DELETE], "GET, DELETE")?;
                     entries::show(self.cache.store(), id).await
@@ -168,6 +179,15 @@ impl Shared {
                 None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}"))),
             },
         }
+    }
+
+    async fn remove(&self, id: &str) -> Answer {
+        let removed = entries::remove(&self.cache, id).await?;
+        self.overviews.forget();
+        if let Ok(id) = id.parse() {
+            self.metrics.live().forget(&id);
+        }
+        Ok(removed)
     }
 
     fn prometheus(&self) -> Answer {

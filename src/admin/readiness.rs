@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use http::{StatusCode, Uri};
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::embed::EmbedderState;
+use crate::embed::{Embedder, EmbedderState};
 use crate::store::StoreState;
 
 /// How long upstream may take to accept a connection before it counts as down.
@@ -29,7 +29,7 @@ pub struct Readiness {
 }
 
 /// How a part is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It works.
@@ -40,6 +40,24 @@ pub enum State {
     Down,
     /// It is switched off.
     Off,
+}
+
+impl State {
+    pub(super) fn of_store(state: &StoreState) -> Self {
+        match state {
+            StoreState::Ok => Self::Ok,
+            StoreState::Degraded(_) => Self::Degraded,
+            StoreState::Down(_) => Self::Down,
+        }
+    }
+
+    pub(super) fn of_embedder(embedder: Option<&Embedder>) -> Self {
+        embedder.map_or(Self::Off, |embedder| match embedder.state() {
+            EmbedderState::Ok => Self::Ok,
+            EmbedderState::Degraded => Self::Degraded,
+            EmbedderState::Down => Self::Down,
+        })
+    }
 }
 
 /// The body of `GET /readyz`.
@@ -72,16 +90,8 @@ impl Readiness {
 
     /// Asks all parts.
     pub(super) async fn check(&self) -> Report {
-        let store = match self.cache.store().state() {
-            StoreState::Ok => State::Ok,
-            StoreState::Degraded(_) => State::Degraded,
-            StoreState::Down(_) => State::Down,
-        };
-        let embedder = self.cache.embedder().map_or(State::Off, |embedder| match embedder.state() {
-            EmbedderState::Ok => State::Ok,
-            EmbedderState::Degraded => State::Degraded,
-            EmbedderState::Down => State::Down,
-        });
+        let store = State::of_store(&self.cache.store().state());
+        let embedder = State::of_embedder(self.cache.embedder());
         Report { store, embedder, upstream: self.upstream().await, stopping: *self.stopping.borrow() }
     }
 

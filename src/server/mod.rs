@@ -7,12 +7,12 @@ mod socket;
 mod stack;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{info, warn};
 
 use connection::{Listener, Settings};
@@ -28,6 +28,7 @@ use crate::proxy::{Proxy, UpstreamUrlError};
 use crate::store::redis::{RedisOptions, RedisUrl};
 use crate::store::{OpenError, Store, StoreOptions};
 use crate::telemetry::Metrics;
+use crate::telemetry::series::STEP;
 
 /// How long requests to the admin listener may take to finish; none of them is long.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
@@ -79,6 +80,7 @@ pub struct Server {
     stopped: watch::Sender<bool>,
     clients: JoinHandle<()>,
     operators: JoinHandle<()>,
+    counting: AbortHandle,
     cache: Arc<Cache>,
     notice: Duration,
     drain: Duration,
@@ -97,6 +99,7 @@ impl Server {
         let cache = Arc::new(open_cache(&config).await?);
         let metrics = Arc::new(Metrics::new());
         let proxy = Proxy::new(&config, Arc::clone(&cache))?;
+        let counting = tokio::spawn(count_over_time(Arc::downgrade(&metrics))).abort_handle();
         let (leaving, readiness_falls) = watch::channel(false);
         let (stopping, clients_stop) = watch::channel(false);
         let (stopped, operators_stop) = watch::channel(false);
@@ -129,6 +132,7 @@ impl Server {
             stopped,
             clients,
             operators,
+            counting,
             cache,
             notice,
             drain,
@@ -161,10 +165,20 @@ impl Server {
             warn!("operators' requests were still open; closing their connections");
             self.operators.abort();
         }
+        self.counting.abort();
         self.cache.behind().end().await;
         if let Err(error) = self.cache.store().close().await {
             warn!(%error, "the store was not written out whole");
         }
+    }
+}
+
+/// Ends each step of the counts over time, for as long as anybody counts.
+async fn count_over_time(metrics: Weak<Metrics>) {
+    loop {
+        tokio::time::sleep(STEP).await;
+        let Some(metrics) = metrics.upgrade() else { return };
+        metrics.step();
     }
 }
 
