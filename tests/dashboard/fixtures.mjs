@@ -117,10 +117,10 @@ export const entries = { entries: PROMPTS.map(entry), next_cursor: "77" };
 export const hostileEntries = { entries: HOSTILE.map((text, n) => ({ ...entry(text, n), reply: text, model: text.slice(0, 80), namespace: "<i>" })), next_cursor: null };
 
 export const entryPage = {
-  ...entry(PROMPTS[0], 0), status: "ok",
-  scope: { upstream: "https://api.openai.com", path: "/v1/chat/completions", model: "gpt-4o-mini", namespace: "", credentials: true },
+  ...entry(PROMPTS[0], 0), status: "fresh", tool_calls: false, prompt_tokens: 18, completion_tokens: 74,
+  scope: { path: "/v1/chat/completions", model: "gpt-4o-mini", namespace: "" },
   hit_similarities: { edges: near.edges, counts: near.hits.map((n) => Math.round(n / 12)) },
-  evidence: { trials: { same: 12, different: 0, unclear: 1 }, poisoned: false },
+  evidence: { same: 3, different: 0, contradicted: false, trials: [0.93, 0.97, 0.95].map((confidence) => ({ confidence, same: true })) },
 };
 
 export const explained = {
@@ -128,11 +128,11 @@ export const explained = {
   layers: [
     { layer: "exact", decision: "miss", detail: "no-candidate", entry: null, micros: 12 },
     {
-      layer: "semantic", decision: "hit", detail: "semantic", micros: 8123,
+      layer: "semantic", decision: "hit", detail: "hit", micros: 8123,
       candidates: [
-        { entry: id(1), prompt: PROMPTS[0], similarity: 0.942, rules: [], verifier: 0.991, confidence: 0.978, freshness: 0.98, decision: "served" },
+        { entry: id(1), prompt: PROMPTS[0], similarity: 0.942, rules: [], verifier: 4.7, confidence: 0.978, freshness: 0.98, decision: "serve" },
         { entry: id(9), prompt: "How do I reverse a list in Ruby?", similarity: 0.861, rules: ["language"], verifier: null, confidence: null, freshness: 0.9, decision: "guard-rejected" },
-        { entry: id(10), prompt: "How do I sort a list in Python?", similarity: 0.744, rules: ["aspect"], verifier: 0.08, confidence: 0.04, freshness: 1, decision: "low-confidence" },
+        { entry: id(10), prompt: "How do I sort a list in Python?", similarity: 0.744, rules: ["aspect"], verifier: -2.44, confidence: 0.04, freshness: 1, decision: "low-confidence" },
       ],
     },
     { layer: "upstream", decision: "not needed", detail: null },

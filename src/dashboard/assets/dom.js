@@ -65,7 +65,7 @@ export function card(title, about, ...children) {
 /** A table for reading: `columns` are names or `{name, number}`, `rows` lists of cells. */
 export function table(caption, columns, rows, { hideCaption = true, className = "" } = {}) {
   const heads = columns.map((column) => (typeof column === "string" ? { name: column } : column));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption },
     h("table", { class: className },
       h("caption", { class: hideCaption ? "hidden" : "", text: caption }),
       h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col", class: head.number ? "number" : null, text: head.name })))),

@@ -94,8 +94,10 @@ function entryPage(entry) {
     ["Model", entry.model], ["Path", entry.path], ["Namespace", entry.namespace],
     ["Stored", `${full(entry.created_at)}, ${span(entry.age_s)} ago`],
     ["Lives", `${span(Math.max(0, entry.ttl_s - entry.age_s))} more of ${span(entry.ttl_s)}`],
-    ["Hits", count(entry.hits)], ["Status", entry.status && said(entry.status)], ["Id", h("code", { class: "id", text: entry.id })],
-  ].filter(([, value]) => value !== "" && value !== null && value !== undefined);
+    ["Hits", count(entry.hits)],
+    ["Tokens", Number.isFinite(entry.prompt_tokens) && `${count(entry.prompt_tokens)} in, ${count(entry.completion_tokens)} out`],
+    ["Tool calls", entry.tool_calls === true && "yes: reused for the identical request only"], ["Status", entry.status && said(entry.status)], ["Id", h("code", { class: "id", text: entry.id })],
+  ].filter(([, value]) => value !== "" && value !== false && value !== null && value !== undefined);
   for (const [name, value] of Object.entries(entry.scope ?? {})) {
     if (!["model", "path", "namespace"].includes(name) && value !== null && value !== "") facts.push([title(name), said(value)]);
   }
@@ -114,7 +116,7 @@ function entryPage(entry) {
 }
 
 function textCard(name, text) {
-  return card(name, null, h("pre", { class: "text", dir: "auto", tabindex: "0", "aria-label": name, role: "region", text: text ?? "" }));
+  return card(name, null, h("pre", { class: "text", dir: "auto", tabindex: "0", "aria-label": name, role: "group", text: text ?? "" }));
 }
 
 function factsCard(name, facts) {
@@ -124,7 +126,8 @@ function factsCard(name, facts) {
 /** What comparisons have found about it, whatever names it goes by. */
 function evidence(found) {
   const facts = flat(found ?? {});
-  if (facts.length === 0) return card("Evidence", null, empty("Never put to the test", "Comparisons with fresh replies (audits, modes verified and observe) are listed here."));
+  const tested = found?.contradicted === true || found?.same > 0 || found?.different > 0;
+  if (facts.length === 0 || (found.trials?.length === 0 && !tested)) return card("Evidence", null, empty("Never put to the test", "Comparisons with fresh replies (audits, modes verified and observe) are listed here."));
   return factsCard("Evidence", facts);
 }
 

@@ -15,7 +15,7 @@ export function open() {
   const clear = h("button", { type: "button", class: "quiet", text: "Clear" });
   const filter = h("select", { id: "layer" }, h("option", { value: "", text: "All" }),
     Object.entries(LAYERS).map(([value, { name }]) => h("option", { value, text: name })));
-  const area = h("div", { class: "scroll tail", tabindex: "0", role: "region", "aria-label": "Decisions, newest first" },
+  const area = h("div", { class: "scroll tail", tabindex: "0", role: "group", "aria-label": "Decisions, newest first" },
     h("table", { class: "cards" }, h("caption", { class: "hidden", text: "Decisions, newest first" }),
       h("thead", {}, h("tr", {}, ["Time", "Decision", "Prompt", "Why", "Similarity", "Took"].map((name) => h("th", { scope: "col", class: ["Similarity", "Took"].includes(name) ? "number" : null, text: name })))), body));
   const element = h("div", { class: "view" },

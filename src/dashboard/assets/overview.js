@@ -15,7 +15,7 @@ export function open() {
   const notice = h("div", { role: "alert" });
   const [trust, misses, latencies, picture, models, top, near] = parts.map((part) => part.element);
   const first = firstSteps();
-  const element = h("div", { class: "view overview" }, notice, headline.element,
+  const element = h("div", { class: "view overview" }, h("h1", { class: "hidden", text: "Overview" }), notice, headline.element,
     h("div", { class: "grid", hidden: true }, first, time.element, trust, misses, h("div", { class: "column-of-cards filled" }, latencies, models), picture, top, near));
   const stopped = new AbortController();
 
@@ -50,7 +50,7 @@ export function open() {
 
 function firstSteps() {
   const element = card("Send it a first request", "Clients change one thing: their base URL. Or ask by hand, twice; the second answer comes from the cache.",
-    h("pre", { class: "text mono", tabindex: "0", role: "region", "aria-label": "Commands", text: "curl -s http://127.0.0.1:11435/ask \\\n     -d '{\"query\": \"Why is the sky blue?\"}'" }),
+    h("pre", { class: "text mono", tabindex: "0", role: "group", "aria-label": "Commands", text: "curl -s http://127.0.0.1:11435/ask \\\n     -d '{\"query\": \"Why is the sky blue?\"}'" }),
     h("p", { class: "hint after", text: "127.0.0.1:11435 is where clients connect unless listen says otherwise." }));
   element.classList.add("wide");
   return element;
@@ -69,8 +69,8 @@ function headlineCard() {
       h("div", { class: "hero-text" },
         h("p", { class: "eyebrow" }, h("span", { class: `badge mode-${mode}`, text: `mode ${mode}` }), `Since the start${uptime ? `, ${uptime} ago` : ""}`),
         looked === 0
-          ? h("h1", { text: all === 0 ? "Waiting for the first request" : "Nothing was looked up yet" })
-          : h("h1", {}, h("strong", { text: percent(totals.hit_rate ?? hits / looked, 0) }), " of requests were answered from the cache"),
+          ? h("h2", { text: all === 0 ? "Waiting for the first request" : "Nothing was looked up yet" })
+          : h("h2", {}, h("strong", { text: percent(totals.hit_rate ?? hits / looked, 0) }), " of requests were answered from the cache"),
         h("p", { class: "lead" }, sentence({ looked, hits, exact: totals.exact_hits ?? 0, mode }))),
       h("dl", { class: "figures-row" },
         figure("Hit rate", looked === 0 ? "–" : percent(totals.hit_rate ?? hits / looked), `${compact(hits)} of ${compact(looked)} looked up`),
@@ -310,7 +310,7 @@ function nearCard() {
     return h("ul", { class: "pairs" }, list.map((near) => h("li", {},
       h("p", { class: "pair" }, h("span", { class: "muted", text: "asked" }), h("span", { dir: "auto", text: cut(near.prompt, 120) })),
       h("p", { class: "pair" }, h("span", { class: "muted", text: "stored" }), h("a", { href: `#/entries/${encodeURIComponent(near.entry)}`, dir: "auto", text: cut(near.stored_prompt, 120) })),
-      h("p", { class: "pair-why" }, reason(near.reason).name, near.rule && [" ", h("code", { text: near.rule })], h("span", { class: "number", text: `similarity ${decimal(near.similarity)}` })))));
+      h("p", { class: "pair-why" }, h("span", { text: reason(near.reason).name }), near.rule && [" ", h("code", { text: near.rule })], h("span", { class: "number", text: `similarity ${decimal(near.similarity)}` })))));
   });
   return { element: card("Just short of a hit", null, body), update: ({ near }) => update((near?.near_misses ?? []).slice(0, 5)) };
 }

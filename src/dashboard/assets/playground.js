@@ -116,7 +116,7 @@ function decision(found) {
       : [h("span", { class: "badge layer-upstream", text: "Miss" }), " The model would be asked"]),
     h("ol", { class: "steps" }, layers.map(step)),
     served?.reply !== undefined && served?.reply !== null && h("div", { class: "served" }, h("h3", {}, "The reply it would get ", served.entry && h("a", { href: `#/entries/${encodeURIComponent(served.entry)}`, text: "(its entry)" })),
-      h("pre", { class: "text", dir: "auto", tabindex: "0", role: "region", "aria-label": "The reply it would get", text: typeof served.reply === "string" ? served.reply : JSON.stringify(served.reply, null, 2) })),
+      h("pre", { class: "text", dir: "auto", tabindex: "0", role: "group", "aria-label": "The reply it would get", text: typeof served.reply === "string" ? served.reply : JSON.stringify(served.reply, null, 2) })),
     typeof found.normalised_prompt === "string" && h("p", { class: "hint" }, "Prompt as compared: ", h("q", { dir: "auto", text: cut(found.normalised_prompt, 300) })),
   ];
 }
@@ -127,7 +127,7 @@ function step(layer) {
   return h("li", { class: `step step-${KINDS[layer.decision] ?? "skip"}` },
     h("div", { class: "step-head" }, h("h3", { text: LAYER_NAMES[layer.layer] ?? layer.layer }), h("span", { class: "step-decision", text: layer.decision }),
       Number.isFinite(layer.micros) && h("span", { class: "number muted", text: latency(layer.micros / 1000) })),
-    (detail || about) && h("p", {}, detail && h("b", { text: detail }), detail && about && ". ", about),
+    (detail || about) && h("p", {}, detail && h("b", { text: detail }), detail && about && ". ", about, layer.rule && [" ", h("code", { text: layer.rule })]),
     layer.entry && h("p", {}, h("a", { href: `#/entries/${encodeURIComponent(layer.entry)}`, text: "The entry" })),
     (layer.candidates ?? []).length > 0 && candidates(layer.candidates));
 }
@@ -136,21 +136,19 @@ function candidates(list) {
   return table(`${count(list.length)} nearest stored prompts`,
     ["Stored prompt", { name: "Similarity", number: true }, { name: "Verifier", number: true }, { name: "Confidence", number: true }, "Decision"],
     list.map((candidate) => {
-      const refused = candidate.decision !== "hit" && candidate.decision !== "serve" && candidate.decision !== "served";
-      const rules = (candidate.rules ?? []).map((rule) => (typeof rule === "string" ? rule : rule.name ?? rule.rule ?? JSON.stringify(rule)));
+      const refused = candidate.decision !== "serve";
       return [
         candidate.entry ? h("a", { href: `#/entries/${encodeURIComponent(candidate.entry)}`, dir: "auto", text: cut(candidate.prompt, 140) }) : h("span", { dir: "auto", text: cut(candidate.prompt, 140) }),
         decimal(candidate.similarity ?? NaN),
         verifier(candidate.verifier),
         decimal(candidate.confidence ?? NaN),
-        h("span", {}, refused ? reason(candidate.decision).name : h("b", { text: "served" }), rules.map((rule) => [" ", h("code", { text: rule })]),
+        h("span", {}, refused ? reason(candidate.decision).name : h("b", { text: "served" }), (candidate.rules ?? []).map((rule) => [" ", h("code", { text: rule })]),
           Number.isFinite(candidate.freshness) && candidate.freshness < 0.995 && h("span", { class: "under", text: `freshness ${percent(candidate.freshness, 0)}` })),
       ];
     }), { className: "cards" });
 }
 
-function verifier(value) {
-  if (typeof value === "number") return decimal(value);
-  if (value !== null && typeof value === "object") return decimal(value.probability ?? value.score ?? NaN);
-  return value ?? "–";
+/** The verifier says log odds; people read probabilities. */
+function verifier(logOdds) {
+  return typeof logOdds === "number" ? decimal(1 / (1 + Math.exp(-logOdds))) : "–";
 }
