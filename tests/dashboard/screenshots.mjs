@@ -1,5 +1,5 @@
 // Pictures of each view, from fixtures and the files as they lie in src/dashboard/assets; no proxy is needed:
-//   cd .test-clients/dashboard && node ../../tests/dashboard/screenshots.mjs FOLDER
+//   cd .test-clients/dashboard && node ../../tests/dashboard/screenshots.mjs FOLDER [PART-OF-NAME]
 import { mkdir, readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -9,7 +9,7 @@ import * as fixtures from "./fixtures.mjs";
 const require = createRequire(join(process.cwd(), "package.json"));
 const { chromium } = require("playwright-core");
 const folder = process.argv[2] ?? ".";
-const only = process.argv[3];
+const only = process.argv[3]; // part of a picture's name
 const assets = new URL("../../src/dashboard/assets/", import.meta.url);
 const types = { html: "text/html; charset=utf-8", css: "text/css", js: "text/javascript", svg: "image/svg+xml" };
 await mkdir(folder, { recursive: true });
@@ -51,4 +51,9 @@ for (const [name, view] of Object.entries(views)) {
   await picture(`${name}-light`, { width: 1280, height: 900, colorScheme: "light", ...view });
   await picture(`${name}-phone`, { width: 390, height: 844, colorScheme: "light", ...view });
 }
+// Those of the README and docs/.
+const top = { width: 1280, height: 900, fullPage: false };
+await picture("dashboard-overview", { ...views.overview, ...top, colorScheme: "dark" });
+await picture("dashboard-playground", { ...views.playground, ...top, height: 1010, colorScheme: "light" });
+await picture("dashboard-phone", { ...views.overview, width: 390, height: 844, fullPage: false, colorScheme: "light" });
 await browser.close();

@@ -109,7 +109,7 @@ function entryPage(entry) {
       h("p", { class: "about", text: `Stored once, served ${count(entry.hits)} ${entry.hits === 1 ? "time" : "times"}.` })), deleting(entry)),
     h("div", { class: "grid" },
       h("div", { class: "column-of-cards wide" }, textCard("Prompt", entry.prompt), textCard("Reply", entry.reply)),
-      h("div", { class: "column-of-cards" }, factsCard("Facts", facts),
+      h("div", { class: "column-of-cards narrow" }, factsCard("Facts", facts),
         card("Similarity of its hits", null, some ? [drawn.chart, drawn.table] : empty("None by meaning yet", "Prompts that it answered in other words are counted here.")),
         evidence(entry.evidence))),
   ];

@@ -137,8 +137,10 @@ function trustCard() {
     if (store) rows.push(["Store", [store.kind === "redis" ? "Redis" : "in this process", Number.isFinite(store.entries) && `${count(store.entries)} entries`, Number.isFinite(store.bytes) && bytes(store.bytes)].filter(Boolean).join(", ")]);
     return h("dl", { class: "facts" }, rows.map(([term, value]) => h("div", {}, h("dt", { text: term }), h("dd", {}, value))));
   });
+  const element = card("Can the answers be trusted?", null, body);
+  element.classList.add("narrow");
   return {
-    element: card("Can the answers be trusted?", null, body),
+    element,
     update: ({ overview, audits, proved }) => update({
       mode: overview.mode ?? "reuse", thresholds: overview.thresholds, audits, proved, store: overview.store,
       embedder: overview.embedder?.kind ?? overview.embedder?.state ?? overview.embedder,
@@ -194,6 +196,8 @@ function latencyCard() {
   const body = h("div");
   const update = updater(body, (data) => {
     const layers = ["exact", "semantic", "upstream"].filter((layer) => sum(data[layer]?.counts) > 0);
+    // Bypasses wait for upstream as misses do.
+    const called = (layer) => (layer === "upstream" ? "Upstream" : LAYERS[layer].name);
     if (layers.length === 0) return empty("No requests yet", "How long each layer takes to answer is drawn here.");
     const bins = Math.max(...layers.map((layer) => data[layer].counts.length));
     const names = Array.from({ length: bins }, (_, index) => binName(data.edges_ms ?? [], index, bins));
@@ -202,11 +206,11 @@ function latencyCard() {
     const cutOut = (values) => values.slice(first, last + 1);
     return [
       layers.map((layer) => h("div", { class: "strip-row" },
-        h("div", { class: "strip-head" }, h("span", {}, h("span", { class: `swatch fill-${layer}`, "aria-hidden": "true" }), LAYERS[layer].name),
+        h("div", { class: "strip-head" }, h("span", {}, h("span", { class: `swatch fill-${layer}`, "aria-hidden": "true" }), called(layer)),
           h("span", { class: "number" }, "half within ", h("b", { text: latency(data[layer].p50_ms) }), ", 99 % within ", h("b", { text: latency(data[layer].p99_ms) }))),
-        strip(`${LAYERS[layer].name}: median ${latency(data[layer].p50_ms)}, 99th percentile ${latency(data[layer].p99_ms)}`, cutOut(data[layer].counts), cutOut(names), layer))),
+        strip(`${called(layer)}: median ${latency(data[layer].p50_ms)}, 99th percentile ${latency(data[layer].p99_ms)}`, cutOut(data[layer].counts), cutOut(names), layer))),
       h("div", { class: "ends", "aria-hidden": "true" }, h("span", { text: names[first] }), h("span", { text: names[last] })),
-      figures("Latency by layer", ["Time to the reply's head", ...layers.map((layer) => ({ name: LAYERS[layer].name, number: true }))],
+      figures("Latency by layer", ["Time to the reply's head", ...layers.map((layer) => ({ name: called(layer), number: true }))],
         cutOut(names).map((name, index) => [name, ...layers.map((layer) => count(data[layer].counts[first + index] ?? 0))])),
     ];
   });

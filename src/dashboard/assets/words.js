@@ -25,7 +25,7 @@ export const REASONS = {
 };
 
 export const OTHER_DETAILS = {
-  hit: ["Served", "A stored reply was served."],
+  hit: ["Served", "A stored reply answers it."],
   exact: ["Served", "The same request was answered before."],
   semantic: ["Served", "A prompt of the same meaning was answered before."],
   request: ["Client asked for a fresh reply", "no-cache, no-store or max-age."],
