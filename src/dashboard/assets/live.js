@@ -11,7 +11,7 @@ export function open() {
   const state = h("p", { class: "tail-state", role: "status" });
   const skipped = h("p", { class: "notice mild", hidden: true });
   const nothing = empty("Nothing yet", "Send a request through rejoinder; what it decides appears here at once.");
-  const pause = h("button", { type: "button", class: "primary", "aria-pressed": "false", text: "Pause" });
+  const pause = h("button", { type: "button", class: "primary", text: "Pause" });
   const clear = h("button", { type: "button", class: "quiet", text: "Clear" });
   const filter = h("select", { id: "layer" }, h("option", { value: "", text: "All" }),
     Object.entries(LAYERS).map(([value, { name }]) => h("option", { value, text: name })));
@@ -27,13 +27,16 @@ export function open() {
   let paused = false;
   let lost = 0;
   let waiting = [];
+  let soon = null;
+  let again;
   let connected = "connecting";
 
   const suits = (decision) => filter.value === "" || decision.layer === filter.value;
 
   function tell() {
-    const text = paused ? `Paused; ${count(waiting.length)}${waiting.length === KEPT ? " or more" : ""} new`
-      : { connecting: "Connecting…", open: "Listening", broken: "Connection lost; trying again" }[connected];
+    const label = !paused ? "Pause" : waiting.length === 0 ? "Resume" : `Resume (${count(waiting.length)}${waiting.length === KEPT ? " or more" : ""} new)`;
+    if (pause.textContent !== label) pause.textContent = label;
+    const text = paused ? "Paused" : { connecting: "Connecting…", open: "Listening", broken: "Connection lost; trying again" }[connected];
     if (state.textContent !== text) state.textContent = text;
     state.dataset.kind = paused ? "paused" : connected;
     nothing.hidden = body.childElementCount > 0;
@@ -51,12 +54,18 @@ export function open() {
     while (body.childElementCount > KEPT) body.lastElementChild.remove();
   }
 
+  // A busy proxy decides more often than a page can be drawn: what comes is drawn ten times a second.
   function take(decision) {
-    if (paused) {
-      waiting.push(decision);
-      if (waiting.length > KEPT) waiting.shift();
-    } else {
-      add([decision]);
+    waiting.push(decision);
+    if (waiting.length > KEPT) waiting.shift();
+    soon ??= setTimeout(drawn, 100);
+  }
+
+  function drawn() {
+    soon = null;
+    if (!paused) {
+      add(waiting);
+      waiting = [];
     }
     tell();
   }
@@ -87,17 +96,10 @@ export function open() {
       skipped.textContent = `${count(lost)} decisions came faster than they could be shown and were left out.`;
     });
   }
-  let again;
 
   pause.addEventListener("click", () => {
     paused = !paused;
-    pause.textContent = paused ? "Resume" : "Pause";
-    pause.setAttribute("aria-pressed", String(paused));
-    if (!paused) {
-      add(waiting);
-      waiting = [];
-    }
-    tell();
+    drawn();
   });
   clear.addEventListener("click", () => {
     replace(body);
@@ -116,6 +118,7 @@ export function open() {
     start: listen,
     stop: () => {
       clearTimeout(again);
+      clearTimeout(soon);
       source?.close();
       source = null;
     },

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { bar, chart, divided, figures, legend, overTime, similarity, strip } from "./charts.js";
 import { bytes, card, compact, count, cut, decimal, empty, h, latency, percent, replace, span, sums, table, updater } from "./dom.js";
-import { LAYERS, MODES, reason } from "./words.js";
+import { LAYERS, mode as aboutMode, reason } from "./words.js";
 
 const WINDOWS = [["15m", "15 min"], ["6h", "6 h"], ["7d", "7 days"]];
 const sum = (values) => (values ?? []).reduce((total, n) => total + n, 0);
@@ -19,7 +19,12 @@ export function open() {
     h("div", { class: "grid", hidden: true }, first, time.element, trust, misses, h("div", { class: "column-of-cards filled" }, latencies, models), picture, top, near));
   const stopped = new AbortController();
 
+  let turn = 0;
+
   async function refresh() {
+    // An answer to a question that has been asked anew since is too late.
+    turn += 1;
+    const mine = turn;
     const ask = (path) => get(path, stopped.signal);
     try {
       const overview = await ask(`/overview?window=${time.window()}`);
@@ -29,7 +34,7 @@ export function open() {
         ask("/near-misses?limit=5").catch(() => null),
         mode === "observe" ? ask("/observations").catch(() => null) : mode === "verified" ? ask("/verified").catch(() => null) : null,
       ]);
-      if (stopped.signal.aborted) return;
+      if (stopped.signal.aborted || mine !== turn) return;
       replace(notice);
       // Before the first request there is nothing to draw: what to do next stands in its place.
       const some = (overview.totals?.requests ?? 0) > 0;
@@ -40,7 +45,7 @@ export function open() {
       time.update(overview);
       for (const part of parts) part.update({ overview, audits, near, proved });
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (error.name === "AbortError" || mine !== turn) return;
       replace(notice, h("p", { class: "notice", text: error.message }));
     }
   }
@@ -126,7 +131,7 @@ function timeCard() {
 function trustCard() {
   const body = h("div");
   const update = updater(body, ({ mode, thresholds = {}, audits, proved, store, embedder }) => {
-    const rows = [["Mode", h("span", {}, h("span", { class: `badge mode-${mode}`, text: mode }), " ", MODES[mode] ?? "")]];
+    const rows = [["Mode", h("span", {}, h("span", { class: `badge mode-${mode}`, text: mode }), " ", aboutMode(mode))]];
     rows.push(["Exact hits", "The same question, word for word, from the same caller with the same options."]);
     if (embedder === "off") rows.push(["Semantic hits", "Off: nothing is matched by meaning."]);
     else if (mode !== "verified") {

@@ -35,17 +35,21 @@ export const OTHER_DETAILS = {
 
 /** A reason's name and explanation; one that is not known here is shown as it is. */
 export function reason(token) {
-  const [name, about] = REASONS[token] ?? OTHER_DETAILS[token] ?? [token ?? "–", ""];
+  const known = [REASONS, OTHER_DETAILS].find((words) => Object.hasOwn(words, token ?? ""));
+  const [name, about] = known?.[token] ?? [token ?? "–", ""];
   return { name, about };
 }
 
-export const MODES = {
+const MODES = {
   reuse: "Stored replies are served when similarity, guard and verifier agree.",
   observe: "Nothing is served from the cache: what would have been is compared with the model's own reply, and counted.",
   verified: "Semantic hits are served only once comparisons on your own traffic have shown that they are right.",
 };
 
-/** Named for people; rules that are not listed are shown as they are. */
+/** What a mode does; nothing for one that is not known here. */
+export const mode = (name) => (Object.hasOwn(MODES, name) ? MODES[name] : "");
+
+/** The endpoints whose prompts are looked at. */
 export const ENDPOINTS = [
   "/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/completions", "/api/chat", "/api/generate",
 ];
