@@ -3,6 +3,7 @@
 //! Called by `server` around each request, and by `admin`, which shows the metrics. Label values come from
 //! closed sets, so that no client can make more of them.
 
+pub mod decisions;
 pub mod histogram;
 mod json_lines;
 pub mod live;
@@ -10,6 +11,7 @@ pub mod series;
 mod trials;
 mod writer;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
+use decisions::{Asked, Decisions, detail};
 use histogram::{Latencies, Latency};
 use json_lines::JsonLines;
 use live::Live;
@@ -78,6 +81,7 @@ pub struct Metrics {
     connections: Gauge,
     totals: Totals,
     live: Live,
+    decisions: Arc<Decisions>,
 }
 
 /// What the store tells of itself, taken over when the metrics are asked for.
@@ -183,6 +187,38 @@ pub struct Counters {
     pub hit_rate: f64,
 }
 
+/// What a request counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Exact,
+    Semantic,
+    /// It was looked up and not found.
+    Miss,
+    /// It was not looked up.
+    Bypass,
+}
+
+impl Kind {
+    fn of(outcome: &Outcome) -> Self {
+        match (outcome.layer, outcome.forward, outcome.reason) {
+            (Layer::Exact, ..) => Self::Exact,
+            (Layer::Semantic, ..) => Self::Semantic,
+            (Layer::Upstream, Some(Forward::Miss | Forward::Stale), _)
+            | (Layer::Upstream, Some(Forward::Request), Some(_)) => Self::Miss,
+            (Layer::Upstream, ..) => Self::Bypass,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Semantic => "semantic",
+            Self::Miss => "upstream",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
 /// What is known of a request besides its outcome.
 #[derive(Debug)]
 pub struct Exchange<'a> {
@@ -261,6 +297,7 @@ impl Metrics {
             connections,
             totals,
             live: Live::new(),
+            decisions: Arc::default(),
         }
     }
 
@@ -268,11 +305,7 @@ impl Metrics {
     pub fn record(&self, outcome: &Outcome, exchange: &Exchange<'_>) {
         let endpoint = endpoint_label(exchange);
         let layer = outcome.layer.as_str();
-        let detail = match (outcome.reason, outcome.forward) {
-            (Some(reason), _) => reason.as_str(),
-            (None, Some(forward)) => forward.as_str(),
-            (None, None) => "hit",
-        };
+        let detail = detail(outcome);
         self.requests.get_or_create(&RequestLabels { endpoint, layer, detail }).inc();
         if let Some(rule) = outcome.rule {
             self.rules.get_or_create(&RuleLabels { detail, rule }).inc();
@@ -283,12 +316,11 @@ impl Metrics {
             Layer::Upstream => &self.durations.upstream,
         };
         duration.observe(exchange.elapsed);
-        let counted = match (outcome.layer, outcome.forward, outcome.reason) {
-            (Layer::Exact, ..) => &self.totals.exact_hits,
-            (Layer::Semantic, ..) => &self.totals.semantic_hits,
-            (Layer::Upstream, Some(Forward::Miss | Forward::Stale), _)
-            | (Layer::Upstream, Some(Forward::Request), Some(_)) => &self.totals.misses,
-            (Layer::Upstream, ..) => &self.totals.bypasses,
+        let counted = match Kind::of(outcome) {
+            Kind::Exact => &self.totals.exact_hits,
+            Kind::Semantic => &self.totals.semantic_hits,
+            Kind::Miss => &self.totals.misses,
+            Kind::Bypass => &self.totals.bypasses,
         };
         add(counted, 1);
         if outcome.layer != Layer::Exact {
@@ -308,6 +340,18 @@ impl Metrics {
             self.saved_input.inc_by(saved.input);
             self.saved_output.inc_by(saved.output);
             add(&self.totals.tokens_saved, saved.input.saturating_add(saved.output));
+        }
+    }
+
+    /// Who listens to what becomes of requests.
+    pub fn decisions(&self) -> &Arc<Decisions> {
+        &self.decisions
+    }
+
+    /// Tells whoever listens what became of a request.
+    pub fn tell(&self, outcome: &Outcome, exchange: &Exchange<'_>, asked: Option<&Asked>) {
+        if self.decisions.are_wanted() {
+            self.decisions.tell(outcome, exchange, asked);
         }
     }
 

@@ -5,8 +5,10 @@
 
 mod access;
 mod entries;
-mod overview;
+mod explain;
+pub mod overview;
 mod readiness;
+mod routes;
 mod transfer;
 mod trials;
 
@@ -26,15 +28,21 @@ use serde_json::json;
 use tower::Service;
 
 use access::Access;
+use explain::Explanations;
 use overview::Overviews;
 pub use readiness::Readiness;
+use routes::{Resource, Route};
 use transfer::Transfers;
 
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::dashboard;
+use crate::proxy::Proxy;
 use crate::proxy::body::Body;
 use crate::telemetry::Metrics;
+
+/// The description of all that is here (`OpenAPI` 3.1), as `GET /openapi.json` gives it.
+const OPEN_API: &str = include_str!("openapi.json");
 
 /// The service of the admin listener. Cheap to clone.
 #[derive(Clone)]
@@ -42,13 +50,27 @@ pub struct Admin {
     shared: Arc<Shared>,
 }
 
+/// What is looked at.
+pub struct Parts {
+    /// What is stored.
+    pub cache: Arc<Cache>,
+    /// Explains requests.
+    pub proxy: Proxy,
+    /// What happened.
+    pub metrics: Arc<Metrics>,
+    /// How the parts are.
+    pub readiness: Readiness,
+}
+
 struct Shared {
     access: Access,
     cache: Arc<Cache>,
+    proxy: Proxy,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     transfers: Transfers,
     overviews: Overviews,
+    explanations: Explanations,
 }
 
 /// An answer that is not what was asked for.
@@ -71,17 +93,19 @@ type Answer = Result<Response<Body>, Refusal>;
 
 impl Admin {
     /// The service for `config`, listening on `address`.
-    pub fn new(
-        config: &Config,
-        address: SocketAddr,
-        cache: Arc<Cache>,
-        metrics: Arc<Metrics>,
-        readiness: Readiness,
-    ) -> Self {
-        let access = Access::new(&config.admin, address);
-        let transfers = Transfers::new(config);
-        let overviews = Overviews::new(config);
-        Self { shared: Arc::new(Shared { access, cache, metrics, readiness, transfers, overviews }) }
+    pub fn new(config: &Config, address: SocketAddr, parts: Parts) -> Self {
+        let Parts { cache, proxy, metrics, readiness } = parts;
+        let shared = Shared {
+            access: Access::new(&config.admin, address),
+            cache,
+            proxy,
+            metrics,
+            readiness,
+            transfers: Transfers::new(config),
+            overviews: Overviews::new(config),
+            explanations: Explanations::new(config),
+        };
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -121,64 +145,61 @@ impl Shared {
     async fn route(&self, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
-        // The probes of an orchestrator come by address and without a token.
-        match path {
-            "/healthz" => {
-                return get(&parts.method, || Ok(json_response(StatusCode::OK, &json!({"status": "ok"}))));
-            }
-            "/readyz" => {
-                let readiness = self.readiness.check().await;
-                return get(&parts.method, || Ok(json_response(readiness.status(), &readiness)));
-            }
-            _ => {}
+        let found = Route::of_path(path);
+        if !found.is_some_and(|(route, _)| route.is_open()) {
+            self.access.check(&parts)?;
         }
-        self.access.check(&parts)?;
         if let Some(asset) = dashboard::asset(path) {
-            return get(&parts.method, || Ok(page(asset)));
+            return page(&parts.method, asset);
         }
-        match path {
-            "/metrics" => get(&parts.method, || self.prometheus()),
-            "/internal/metrics" => get(&parts.method, || {
-                Ok(json_response(StatusCode::OK, &self.metrics.counters(self.cache.embeddings())))
-            }),
-            "/overview" => {
-                allow(&parts.method, &[Method::GET, Method::HEAD], "GET, HEAD")?;
-                self.overview(parts.uri.query().unwrap_or_default()).await
+        let Some((route, part)) = found else {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}")));
+        };
+        if !route.allows(&parts.method) {
+            return Err(not_allowed(&parts.method, route.allow));
+        }
+        let query = parts.uri.query().unwrap_or_default();
+        let (cache, trials) = (&self.cache, self.cache.trials());
+        match route.resource {
+            Resource::Audits => Ok(trials::audits(trials)),
+            Resource::Counters => {
+                Ok(json_response(StatusCode::OK, &self.metrics.counters(cache.embeddings())))
             }
-            "/entries" => {
-                allow(&parts.method, &[Method::GET], "GET")?;
-                entries::list(self.cache.store(), parts.uri.query().unwrap_or_default()).await
-            }
-            "/purge" => {
-                allow(&parts.method, &[Method::POST], "POST")?;
-                let purged = entries::purge(&self.cache, body).await?;
+            Resource::Decisions => self.decisions(),
+            Resource::Entries => entries::list(cache.store(), query).await,
+            Resource::Entry if parts.method == Method::DELETE => self.remove(part).await,
+            Resource::Entry => entries::show(cache.store(), self.metrics.live(), part).await,
+            Resource::Explain => self.explanations.answer(&self.proxy, body).await,
+            Resource::Export => self.transfers.export(cache, query).await,
+            Resource::Health => Ok(json_response(StatusCode::OK, &json!({"status": "ok"}))),
+            Resource::Import => self.transfers.import(cache, body).await,
+            Resource::Metrics => self.prometheus(),
+            Resource::NearMisses => trials::near_misses(trials, query),
+            Resource::Observations => Ok(trials::observations(trials)),
+            Resource::OpenApi => Ok(whole("application/json", Bytes::from_static(OPEN_API.as_bytes()))),
+            Resource::Overview => self.overview(query).await,
+            Resource::Purge => {
+                let purged = entries::purge(cache, body).await?;
                 self.overviews.forget();
                 self.metrics.live().forget_all();
                 Ok(purged)
             }
-            "/export" => {
-                allow(&parts.method, &[Method::GET], "GET")?;
-                self.transfers.export(&self.cache, parts.uri.query().unwrap_or_default()).await
+            Resource::Readiness => {
+                let readiness = self.readiness.check().await;
+                Ok(json_response(readiness.status(), &readiness))
             }
-            "/import" => {
-                allow(&parts.method, &[Method::POST], "POST")?;
-                self.transfers.import(&self.cache, body).await
-            }
-            "/observations" => get(&parts.method, || Ok(trials::observations(self.cache.trials()))),
-            "/verified" => get(&parts.method, || Ok(trials::verified(self.cache.trials()))),
-            "/audits" => get(&parts.method, || Ok(trials::audits(self.cache.trials()))),
-            "/near-misses" => get(&parts.method, || {
-                trials::near_misses(self.cache.trials(), parts.uri.query().unwrap_or_default())
-            }),
-            _ => match path.strip_prefix("/entries/") {
-                Some(id) if parts.method == Method::DELETE => self.remove(id).await,
-                Some(id) => {
-                    allow(&parts.method, &[Method::GET, Method::DELETE], "GET, DELETE")?;
-                    entries::show(self.cache.store(), id).await
-                }
-                None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}"))),
-            },
+            Resource::Verified => Ok(trials::verified(trials)),
         }
+    }
+
+    /// `GET /decisions`
+    fn decisions(&self) -> Answer {
+        let pieces = self.metrics.decisions().listen();
+        let pieces =
+            pieces.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+        let mut response = Response::new(Body::Produced(pieces));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        Ok(response)
     }
 
     async fn remove(&self, id: &str) -> Answer {
@@ -196,41 +217,37 @@ impl Shared {
             .metrics
             .encode(&usage, self.cache.trials())
             .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-        let mut response = Response::new(Body::Whole(text.into()));
-        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        Ok(response)
+        Ok(whole("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into()))
     }
 }
 
-/// A file of the dashboard.
-fn page(asset: dashboard::Asset) -> Response<Body> {
-    let mut response = Response::new(Body::Whole(Bytes::from_static(asset.bytes)));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(dashboard::CONTENT_SECURITY_POLICY));
+/// A file of the dashboard. It is no part of the API: the dashboard's own room says what there is.
+fn page(method: &Method, asset: dashboard::Asset) -> Answer {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(not_allowed(method, "GET, HEAD"));
+    }
+    let mut response = whole(asset.content_type, Bytes::from_static(asset.bytes));
+    let policy = HeaderValue::from_static(dashboard::CONTENT_SECURITY_POLICY);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    Ok(response)
+}
+
+fn not_allowed(method: &Method, allow: &'static str) -> Refusal {
+    let message = format!("{method} is not possible here, only {allow}");
+    Refusal { allow: Some(allow), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message) }
+}
+
+fn whole(kind: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
-}
-
-fn get(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
-    allow(method, &[Method::GET, Method::HEAD], "GET, HEAD")?;
-    answer()
-}
-
-fn allow(method: &Method, methods: &[Method], header: &'static str) -> Result<(), Refusal> {
-    if methods.contains(method) {
-        return Ok(());
-    }
-    let message = format!("{method} is not possible here, only {header}");
-    Err(Refusal { allow: Some(header), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message) })
 }
 
 fn json_response(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     // Plain values serialise; should one not, the status still says what happened.
     let body = serde_json::to_vec(value).unwrap_or_default();
-    let mut response = Response::new(Body::Whole(Bytes::from(body)));
+    let mut response = whole("application/json", body.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

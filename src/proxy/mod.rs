@@ -7,6 +7,7 @@ pub mod body;
 mod cached;
 mod decode;
 pub mod error;
+pub mod explain;
 mod fetch;
 pub mod headers;
 mod layouts;
@@ -29,6 +30,7 @@ use tokio::sync::Semaphore;
 use tower::Service;
 
 use body::{Body, Collected, collect};
+use cached::Prepared;
 use error::ProxyError;
 use fetch::{FlightKey, Head};
 use headers::{directives, is_framing_known, join_cookies, strip_request, write_outcome};
@@ -44,6 +46,7 @@ use crate::cache::directives::Directives;
 use crate::cache::outcome::{Forward, Outcome};
 use crate::config::Config;
 use crate::dialect::{Endpoint, Reply};
+use crate::telemetry::decisions::{Asked, Decisions};
 
 /// The proxy. Cheap to clone: all clones are one.
 #[derive(Clone)]
@@ -56,6 +59,8 @@ pub struct Proxy {
     settings: Arc<Settings>,
     /// Room for audits.
     audits: Arc<Semaphore>,
+    /// Who wants to know what becomes of requests.
+    decisions: Arc<Decisions>,
 }
 
 /// What of the configuration a request's way depends on.
@@ -87,6 +92,8 @@ pub struct Answered {
     pub response: Response<Body>,
     /// What happened.
     pub outcome: Outcome,
+    /// What was asked, where somebody listens.
+    pub asked: Option<Box<Asked>>,
 }
 
 /// Why the proxy answers with an error of its own, and what happened until then. Boxed: it is rare and large.
@@ -97,17 +104,25 @@ struct Failure(Box<Failed>);
 struct Failed {
     error: ProxyError,
     outcome: Outcome,
+    asked: Option<Box<Asked>>,
 }
 
 impl Failure {
     fn new(error: ProxyError, outcome: Outcome) -> Self {
-        Self(Box::new(Failed { error, outcome }))
+        Self(Box::new(Failed { error, outcome, asked: None }))
+    }
+}
+
+impl Failure {
+    fn with(mut self, asked: Option<Box<Asked>>) -> Self {
+        self.0.asked = asked;
+        self
     }
 }
 
 impl Answered {
     fn new(response: Response<Body>, outcome: Outcome) -> Self {
-        Self { response, outcome }
+        Self { response, outcome, asked: None }
     }
 }
 
@@ -116,7 +131,11 @@ impl Proxy {
     ///
     /// # Errors
     /// Its URL is none that requests can go to.
-    pub fn new(config: &Config, cache: Arc<Cache>) -> Result<Self, UpstreamUrlError> {
+    pub fn new(
+        config: &Config,
+        cache: Arc<Cache>,
+        decisions: Arc<Decisions>,
+    ) -> Result<Self, UpstreamUrlError> {
         let settings = Settings {
             scope_headers: config.cache.scope_headers.clone(),
             scope_user: config.cache.scope_user,
@@ -136,6 +155,7 @@ impl Proxy {
             readings: Arc::new(Readings::new()),
             settings: Arc::new(settings),
             audits: Arc::new(Semaphore::new(trial::AUDITS)),
+            decisions,
         })
     }
 
@@ -157,7 +177,8 @@ impl Proxy {
             _ => Box::pin(self.other(parts, incoming)).await,
         };
         let mut answered = answered.unwrap_or_else(|Failure(failed)| {
-            Answered::new(failed.error.response(path.path()), failed.outcome)
+            let Failed { error, outcome, asked } = *failed;
+            Answered { asked, ..Answered::new(error.response(path.path()), outcome) }
         });
         write_outcome(answered.response.headers_mut(), &answered.outcome);
         answered
@@ -180,8 +201,11 @@ impl Proxy {
                     if self.settings.log_prompts {
                         prepared.log_prompt(&parts.headers);
                     }
-                    let answer = self.answer(&prepared, parts, body).await?;
-                    return Ok(prepared.respond(answer));
+                    let asked = self.asked(&prepared);
+                    return match self.answer(&prepared, parts, body).await {
+                        Ok(answer) => Ok(Answered { asked, ..prepared.respond(answer) }),
+                        Err(failure) => Err(failure.with(asked)),
+                    };
                 }
                 None => (Body::Whole(body), bypass),
             },
@@ -192,6 +216,11 @@ impl Proxy {
             return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
         }
         Box::pin(self.pass(parts, body, None, outcome)).await
+    }
+
+    /// What a request asks, if anybody wants to know.
+    fn asked(&self, prepared: &Prepared) -> Option<Box<Asked>> {
+        self.decisions.are_wanted().then(|| Asked::new(prepared.query()))
     }
 
     /// Reads a body for caching, where that may be and it is not too large.

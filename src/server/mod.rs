@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use connection::{Listener, Settings};
 
-use crate::admin::{Admin, Readiness};
+use crate::admin::{self, Admin, Readiness};
 use crate::cache::trial::TrialOptions;
 use crate::cache::verified::Limits;
 use crate::cache::{Cache, Parts, guard};
@@ -81,6 +81,7 @@ pub struct Server {
     clients: JoinHandle<()>,
     operators: JoinHandle<()>,
     counting: AbortHandle,
+    metrics: Arc<Metrics>,
     cache: Arc<Cache>,
     notice: Duration,
     drain: Duration,
@@ -98,7 +99,7 @@ impl Server {
             (local(&listener, config.listen)?, local(&admin_listener, config.admin_listen)?);
         let cache = Arc::new(open_cache(&config).await?);
         let metrics = Arc::new(Metrics::new());
-        let proxy = Proxy::new(&config, Arc::clone(&cache))?;
+        let proxy = Proxy::new(&config, Arc::clone(&cache), Arc::clone(metrics.decisions()))?;
         let counting = tokio::spawn(count_over_time(Arc::downgrade(&metrics))).abort_handle();
         let (leaving, readiness_falls) = watch::channel(false);
         let (stopping, clients_stop) = watch::channel(false);
@@ -108,11 +109,15 @@ impl Server {
             socket: listener,
             settings: settings.clone(),
             stopping: clients_stop,
-            service: stack::clients(proxy, Arc::clone(&metrics), config.log.requests),
+            service: stack::clients(proxy.clone(), Arc::clone(&metrics), config.log.requests),
             connections: Some(Arc::clone(&metrics)),
         };
         let readiness = Readiness::new(&config, Arc::clone(&cache), readiness_falls);
-        let admin = Admin::new(&config, admin_address, Arc::clone(&cache), metrics, readiness);
+        let admin = Admin::new(
+            &config,
+            admin_address,
+            admin::Parts { cache: Arc::clone(&cache), proxy, metrics: Arc::clone(&metrics), readiness },
+        );
         let operators = Listener {
             socket: admin_listener,
             settings,
@@ -133,6 +138,7 @@ impl Server {
             clients,
             operators,
             counting,
+            metrics,
             cache,
             notice,
             drain,
@@ -160,6 +166,7 @@ impl Server {
             warn!(after = ?self.drain, "requests were still open; closing their connections");
             self.clients.abort();
         }
+        self.metrics.decisions().end();
         let _ = self.stopped.send(true);
         if tokio::time::timeout(ADMIN_DRAIN, &mut self.operators).await.is_err() {
             warn!("operators' requests were still open; closing their connections");
