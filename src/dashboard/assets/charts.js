@@ -50,17 +50,22 @@ export function legend(items) {
 
 const STACK = ["exact", "semantic"];
 
-/** Joins steps so that at most `most` columns are left. */
-function joined(series, most) {
-  const length = Math.max(...["exact", "semantic", "upstream", "bypass"].map((name) => series[name]?.length ?? 0), 0);
+/** Joins steps so that `most` columns are left; what was before the start is empty. */
+function joined(short, most) {
+  const names = ["exact", "semantic", "upstream", "bypass"];
+  const told = Math.max(...names.map((name) => short[name]?.length ?? 0), 0);
+  const before = Math.max(0, most - told);
+  const series = { step_s: short.step_s, from: short.from - before * short.step_s };
+  for (const name of names) series[name] = [...Array(before).fill(0), ...(short[name] ?? [])];
+  const length = before + told;
   const per = Math.max(1, Math.ceil(length / most));
   const columns = [];
   // From the end: the newest column is whole, the oldest may hold fewer steps.
   for (let end = length; end > 0; end -= per) {
     const start = Math.max(0, end - per);
     const column = { at: series.from + start * series.step_s };
-    for (const name of ["exact", "semantic", "upstream", "bypass"]) {
-      column[name] = (series[name] ?? []).slice(start, end).reduce((sum, n) => sum + n, 0);
+    for (const name of names) {
+      column[name] = series[name].slice(start, end).reduce((sum, n) => sum + n, 0);
     }
     column.looked = column.exact + column.semantic + column.upstream;
     column.all = column.looked + column.bypass;

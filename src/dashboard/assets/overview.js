@@ -303,12 +303,13 @@ function whatIf({ edges, hits, below, threshold, tried, totals }) {
 
 function modelsCard() {
   const body = h("div");
-  const update = updater(body, (models) => {
+  const update = updater(body, ({ models, tokens }) => {
+    if (models.length === 0 && tokens > 0) return empty("Not told apart by model", "The headline has what was saved in all.");
     if (models.length === 0) return empty("Nothing saved yet", "What each model did not have to do again is counted here.");
     return table("Saved by model", ["Model", { name: "Hits", number: true }, { name: "Tokens in", number: true }, { name: "Tokens out", number: true }, { name: "Money", number: true }],
       models.map((model) => [h("span", { class: "name", text: model.model || "(none)" }), count(model.hits), compact(model.prompt_tokens), compact(model.completion_tokens), sums(model.money).join(" + ") || "–"]), { className: "cards" });
   });
-  return { element: card("Saved by model", "Tokens as upstream counted them; money where the price table knows the model.", body), update: ({ overview }) => update(overview.saved?.models ?? []) };
+  return { element: card("Saved by model", "Tokens as upstream counted them; money where the price table knows the model.", body), update: ({ overview: { saved = {} } }) => update({ models: saved.models ?? [], tokens: saved.models?.length > 0 ? 0 : (saved.prompt_tokens ?? 0) + (saved.completion_tokens ?? 0) }) };
 }
 
 /** What fell just short of being served, both prompts side by side. */

@@ -114,21 +114,25 @@ function decision(found) {
   return [
     h("h2", { class: "verdict" }, hit ? [h("span", { class: `badge layer-${hit.layer}`, text: hit.layer === "semantic" ? "Semantic hit" : "Exact hit" }), " Answered from the cache"]
       : [h("span", { class: "badge layer-upstream", text: "Miss" }), " The model would be asked"]),
-    h("ol", { class: "steps" }, layers.map(step)),
+    h("ol", { class: "steps" }, layers.map((layer, index) => step(layer, layers[index - 1]))),
     served?.reply !== undefined && served?.reply !== null && h("div", { class: "served" }, h("h3", {}, "The reply it would get ", served.entry && h("a", { href: `#/entries/${encodeURIComponent(served.entry)}`, text: "(its entry)" })),
       h("pre", { class: "text", dir: "auto", tabindex: "0", role: "group", "aria-label": "The reply it would get", text: typeof served.reply === "string" ? served.reply : JSON.stringify(served.reply, null, 2) })),
     typeof found.normalised_prompt === "string" && h("p", { class: "hint" }, "Prompt as compared: ", h("q", { dir: "auto", text: cut(found.normalised_prompt, 300) })),
   ];
 }
 
-function step(layer) {
-  const { name, about } = reason(layer.detail);
+function step(layer, before) {
+  // Upstream is asked for the reason that the layer before it gave.
+  const told = layer.detail === before?.detail && layer.layer === "upstream";
+  const { name, about } = told ? {}
+    : layer.layer === "exact" && layer.detail === "no-candidate" ? { name: "Not asked before word for word", about: "In this scope: same model, key, options and earlier turns." }
+      : reason(layer.detail);
   const detail = layer.detail === null || layer.detail === undefined || layer.detail === layer.decision ? null : name;
   return h("li", { class: `step step-${KINDS[layer.decision] ?? "skip"}` },
     h("div", { class: "step-head" }, h("h3", { text: LAYER_NAMES[layer.layer] ?? layer.layer }), h("span", { class: "step-decision", text: layer.decision }),
       Number.isFinite(layer.micros) && h("span", { class: "number muted", text: latency(layer.micros / 1000) })),
     (detail || about) && h("p", {}, detail && h("b", { text: detail }), detail && about && ". ", about, layer.rule && [" ", h("code", { text: layer.rule })]),
-    layer.entry && h("p", {}, h("a", { href: `#/entries/${encodeURIComponent(layer.entry)}`, text: "The entry" })),
+    layer.entry && !(layer.candidates?.length > 0) && h("p", {}, h("a", { href: `#/entries/${encodeURIComponent(layer.entry)}`, text: "The entry" })),
     (layer.candidates ?? []).length > 0 && candidates(layer.candidates));
 }
 
