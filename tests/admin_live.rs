@@ -9,6 +9,9 @@
 
 mod support;
 
+use std::path::Path;
+use std::process::Stdio;
+
 use http::StatusCode;
 use rejoinder::config::{EmbedderKind, Mode};
 use serde_json::{Value, json};
@@ -385,4 +388,59 @@ async fn an_entry_is_shown_with_what_speaks_for_it() {
     assert!((edge(at) - 1e-3..=edge(at + 1)).contains(&similarity), "{similarity} in {at}");
     assert_eq!(entry["evidence"], json!({"same": 0, "different": 0, "contradicted": false, "trials": []}));
     assert!(entry["prompt_tokens"].as_u64().unwrap() > 0 && entry["completion_tokens"].is_number());
+}
+
+/// Schemathesis on the running proxy: whether every answer is what the document says, and every request that it allows or
+/// forbids is taken or refused.
+async fn schemathesis(proxy: &Proxy, config: &Path, chosen: &[&str]) {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".test-clients/openapi/bin/st");
+    assert!(program.exists(), "{} is missing: run scripts/test, which installs it", program.display());
+    let mut command = tokio::process::Command::new(program);
+    command.current_dir(config.parent().unwrap()).stdin(Stdio::null()).kill_on_drop(true);
+    command.arg("--config-file").arg(config).args(["run", &format!("{}/openapi.json", proxy.admin_url())]);
+    command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--seed", "1"]);
+    command.args(["--generation-deterministic", "--no-color"]);
+    command.args(["--continue-on-failure", "--request-timeout", "60", "--suppress-health-check", "all"]);
+    let output = command.args(chosen).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    // Shown by --nocapture.
+    println!("{said}");
+}
+
+/// `/decisions` never ends, and lines are not made by Schemathesis: `/import` has tests of its own.
+#[tokio::test]
+async fn every_answer_is_as_the_document_describes_it() {
+    let upstream = upstream().await;
+    let proxy = semantic_proxy(&upstream).await;
+    for prompt in [QUESTION, QUESTION, PARAPHRASE, "What is the capital of Spain?", "How old is the Earth?"] {
+        ask(&proxy, prompt).await;
+    }
+    let entries = get(&proxy, "/entries").await.json();
+    let id = |at: usize| entries["entries"][at]["id"].as_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("schemathesis.toml");
+    let text = format!(
+        r#"
+        # A cursor is what an export gave.
+        [[operations]]
+        include-operation-id = "export"
+        checks.positive_data_acceptance.enabled = false
+        [[operations]]
+        include-operation-id = "showEntry"
+        parameters = {{ "path.id" = "{}" }}
+        [[operations]]
+        include-operation-id = "removeEntry"
+        parameters = {{ "path.id" = "{}" }}
+        "#,
+        id(0),
+        id(1),
+    );
+    std::fs::write(&config, text).unwrap();
+    let changing = ["removeEntry", "purge"];
+    let never = ["--exclude-operation-id", "decisions", "--exclude-operation-id", "import"];
+    let others: Vec<_> = changing.iter().flat_map(|id| ["--exclude-operation-id", id]).chain(never).collect();
+    schemathesis(&proxy, &config, &others).await;
+    let these: Vec<_> = changing.iter().flat_map(|id| ["--include-operation-id", id]).collect();
+    schemathesis(&proxy, &config, &these).await;
 }

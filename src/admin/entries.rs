@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use super::{Answer, Refusal, json_response};
@@ -192,10 +192,28 @@ struct Purge {
     all: bool,
     model: Option<String>,
     namespace: Option<String>,
+    #[serde(default, deserialize_with = "seconds")]
     older_than_s: Option<u64>,
     /// Only says how many there are.
     #[serde(default)]
     dry_run: bool,
+}
+
+/// The most that a document's number says exactly.
+const MOST_SECONDS: u64 = (1 << 53) - 1;
+
+/// A whole number, also one that is written with a point.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole, and neither is lost in bounds"
+    )]
+    let whole =
+        number.as_f64().filter(|number| number.fract() == 0.0 && *number >= 0.0).map(|number| number as u64);
+    let whole = number.as_u64().or(whole).filter(|whole| *whole <= MOST_SECONDS);
+    whole.map(Some).ok_or_else(|| serde::de::Error::custom("older_than_s is no whole number of seconds"))
 }
 
 /// `POST /purge`

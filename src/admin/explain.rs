@@ -24,6 +24,9 @@ const AT_ONCE: usize = 2;
 /// What a body may be larger than the largest request, in bytes.
 const AROUND: usize = 64 << 10;
 
+/// The longest path with its query string.
+const LONGEST: usize = 8192;
+
 /// Characters that are shown of a candidate's prompt.
 const SHOWN: usize = 1000;
 
@@ -125,12 +128,19 @@ impl Explanations {
     }
 }
 
+/// Whether a byte may stand in a path with a query string.
+fn is_of_a_target(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/._~!$&'()*+,;=:@%?-".contains(&byte)
+}
+
 impl Asked<'_> {
     fn question(self, whole: &Bytes) -> Result<Question, String> {
-        let target: Uri = self.path.parse().map_err(|_| "\"path\" is no path".to_owned())?;
-        if target.scheme().is_some() || !target.path().starts_with('/') {
-            return Err("\"path\" is not a path that begins with a slash".to_owned());
+        let wrong = "\"path\" is no path (RFC 3986) of at most 8192 characters that begins with a slash";
+        if self.path.len() > LONGEST || !self.path.starts_with('/') || !self.path.bytes().all(is_of_a_target)
+        {
+            return Err(wrong.to_owned());
         }
+        let target: Uri = self.path.parse().map_err(|_| wrong.to_owned())?;
         let mut headers = HeaderMap::new();
         for (name, values) in self.headers {
             let values = match values {
@@ -138,13 +148,12 @@ impl Asked<'_> {
                 Values::Many(values) => values,
             };
             // The value may be a secret and is not repeated.
-            let wrong = |_| format!("the header {name:?} has a name or value that no header can have");
-            let header = HeaderName::try_from(&name).map_err(|_| wrong(()))?;
+            let wrong = || format!("the header {name:?} has a name or value that no header can have");
+            let header = HeaderName::try_from(&name).map_err(|_| wrong())?;
             for value in values {
-                let value = HeaderValue::try_from(value).map_err(|_| wrong(()))?;
-                headers
-                    .try_append(header.clone(), value)
-                    .map_err(|_| "there are too many headers".to_owned())?;
+                let value = HeaderValue::try_from(value).map_err(|_| wrong())?;
+                let added = headers.try_append(header.clone(), value);
+                added.map_err(|_| "there are too many headers".to_owned())?;
             }
         }
         Ok(Question { target, headers, body: whole.slice_ref(self.body.get().as_bytes()) })

@@ -43,6 +43,16 @@ pub enum State {
 }
 
 impl State {
+    /// The token in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Off => "off",
+        }
+    }
+
     pub(super) fn of_store(state: &StoreState) -> Self {
         match state {
             StoreState::Ok => Self::Ok,

@@ -12,6 +12,7 @@ mod import;
 mod purge;
 mod serve;
 mod stats;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -156,7 +156,7 @@ impl Proxy {
         if let Some(entry) = exact.hit() {
             let served = Some(Arc::clone(entry));
             let upstream = Upstream::NotNeeded;
-            return Explanation { exact, served, upstream, ..Explanation::skipped("not-needed", false) };
+            return Explanation { exact, upstream, served, ..Explanation::skipped("not-needed", false) };
         }
         // In mode observe what an equal key finds is on trial, and nothing else is looked for.
         if let Looked::Miss(miss) = &exact.looked
