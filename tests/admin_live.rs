@@ -215,7 +215,7 @@ async fn listeners_are_bounded_and_go_when_the_proxy_does() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), made).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_mins(1), made).await.unwrap();
     proxy.shutdown().await;
     for stream in &mut streams {
         stream.finish().await.expect("a whole end, not a cut");
