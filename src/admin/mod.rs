@@ -21,7 +21,7 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -37,6 +37,7 @@ use transfer::Transfers;
 
 use crate::cache::Cache;
 use crate::config::{Config, Status};
+use crate::dashboard;
 use crate::proxy::Current;
 use crate::proxy::body::Body;
 use crate::telemetry::{self, Metrics};
@@ -84,11 +85,13 @@ struct Refusal {
     status: StatusCode,
     message: String,
     allow: Option<&'static str>,
+    /// Whether a browser should ask its user for the token.
+    challenge: bool,
 }
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), allow: None }
+        Self { status, message: message.into(), allow: None, challenge: false }
     }
 }
 
@@ -136,15 +139,28 @@ impl Shared {
             if let Some(allow) = refusal.allow {
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             }
+            if refusal.challenge {
+                let challenge =
+                    HeaderValue::from_static("Basic realm=\"rejoinder admin\", charset=\"UTF-8\"");
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
             response
         });
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-        headers.insert(
-            "content-security-policy",
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-        );
+        for (name, value) in [
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        // The dashboard brings its own.
+        headers
+            .entry(CONTENT_SECURITY_POLICY)
+            .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
         response
     }
 
@@ -155,13 +171,14 @@ impl Shared {
         if !found.is_some_and(|(route, _)| route.is_open()) {
             self.access.check(&parts)?;
         }
+        if let Some(asset) = dashboard::asset(path) {
+            return page(&parts.method, asset);
+        }
         let Some((route, part)) = found else {
             return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}")));
         };
         if !route.allows(&parts.method) {
-            let message = format!("{} is not possible here, only {}", parts.method, route.allow);
-            let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message);
-            return Err(Refusal { allow: Some(route.allow), ..refusal });
+            return Err(not_allowed(&parts.method, route.allow));
         }
         let query = parts.uri.query().unwrap_or_default();
         let (cache, trials) = (&self.cache, self.cache.trials());
@@ -225,6 +242,22 @@ impl Shared {
             .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         Ok(whole("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into()))
     }
+}
+
+/// A file of the dashboard. It is no part of the API: the dashboard's own room says what there is.
+fn page(method: &Method, asset: dashboard::Asset) -> Answer {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(not_allowed(method, "GET, HEAD"));
+    }
+    let mut response = whole(asset.content_type, Bytes::from_static(asset.bytes));
+    let policy = HeaderValue::from_static(dashboard::CONTENT_SECURITY_POLICY);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    Ok(response)
+}
+
+fn not_allowed(method: &Method, allow: &'static str) -> Refusal {
+    let message = format!("{method} is not possible here, only {allow}");
+    Refusal { allow: Some(allow), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message) }
 }
 
 fn whole(kind: &'static str, body: Bytes) -> Response<Body> {
