@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod dashboard;
 pub mod dialect;
 pub mod embed;
 pub mod encoder;

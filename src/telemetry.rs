@@ -3,10 +3,14 @@
 //! Called by `server` around each request, and by `admin`, which shows the metrics. Label values come from closed
 //! sets, models from a bounded one, so that no client can make more of them. docs/metrics.md lists all.
 
+pub mod decisions;
+pub mod histogram;
 mod json_lines;
+pub mod live;
 mod process;
 mod reloads;
 mod savings;
+pub mod series;
 mod store;
 mod trials;
 mod upstreams;
@@ -21,18 +25,21 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 use tracing::{info, warn};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Registry as Registered, reload};
 
+use decisions::{Asked, Decisions};
+use histogram::{Latencies, Latency};
 use json_lines::JsonLines;
+use live::Live;
 pub use process::Parts;
 use process::ProcessMetrics;
 pub use reloads::{ReloadMetrics, ReloadResult};
 use savings::SavingsMetrics;
+use series::{Counts, SeriesShape, Window};
 use store::StoreMetrics;
 use trials::TrialMetrics;
 use upstreams::UpstreamMetrics;
@@ -95,14 +102,16 @@ pub struct Metrics {
     connections: Gauge,
     embeddings: Counter,
     totals: Totals,
+    live: Live,
+    decisions: Arc<Decisions>,
 }
 
 /// The time until the head of the response, by the layer that gave the reply.
 #[derive(Debug)]
 struct Durations {
-    exact: Histogram,
-    semantic: Histogram,
-    upstream: Histogram,
+    exact: Latencies,
+    semantic: Latencies,
+    upstream: Latencies,
 }
 
 /// The counters that `/internal/metrics` shows.
@@ -114,6 +123,13 @@ struct Totals {
     llm_calls: AtomicU64,
     bypasses: AtomicU64,
     errors: AtomicU64,
+}
+
+impl Totals {
+    fn by_layer(&self) -> Counts {
+        [&self.exact_hits, &self.semantic_hits, &self.misses, &self.bypasses]
+            .map(|total| total.load(Ordering::Relaxed))
+    }
 }
 
 /// The counters of `GET /internal/metrics`.
@@ -139,6 +155,38 @@ pub struct Counters {
     pub hit_rate: f64,
     /// What hits have spared, by model, and in money where prices are configured.
     pub saved: Saved,
+}
+
+/// What a request counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Exact,
+    Semantic,
+    /// It was looked up and not found.
+    Miss,
+    /// It was not looked up.
+    Bypass,
+}
+
+impl Kind {
+    fn of(outcome: &Outcome) -> Self {
+        match (outcome.layer, outcome.forward, outcome.reason) {
+            (Layer::Exact, ..) => Self::Exact,
+            (Layer::Semantic, ..) => Self::Semantic,
+            (Layer::Upstream, Some(Forward::Miss | Forward::Stale), _)
+            | (Layer::Upstream, Some(Forward::Request), Some(_)) => Self::Miss,
+            (Layer::Upstream, ..) => Self::Bypass,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Semantic => "semantic",
+            Self::Miss => "upstream",
+            Self::Bypass => "bypass",
+        }
+    }
 }
 
 /// What is known of a request besides its outcome.
@@ -172,10 +220,7 @@ impl Metrics {
             "Rules that spoke against a stored reply, or against matching a prompt by meaning, by the reason of the miss",
             rules.clone(),
         );
-        let duration = Family::<LayerLabels, Histogram>::new_with_constructor(|| {
-            // 10 µs to 5 minutes.
-            Histogram::new(exponential_buckets(0.000_01, 2.4, 20))
-        });
+        let duration = Family::<LayerLabels, Latencies>::default();
         registry.register_with_unit(
             "request_duration",
             "Time until the head of the response, by the layer that gave the reply",
@@ -233,6 +278,8 @@ impl Metrics {
             connections,
             embeddings,
             totals,
+            live: Live::new(),
+            decisions: Arc::default(),
         }
     }
 
@@ -256,15 +303,17 @@ impl Metrics {
             Layer::Semantic => &self.durations.semantic,
             Layer::Upstream => &self.durations.upstream,
         };
-        duration.observe(exchange.elapsed.as_secs_f64());
-        let counted = match (outcome.layer, outcome.forward, outcome.reason) {
-            (Layer::Exact, ..) => &self.totals.exact_hits,
-            (Layer::Semantic, ..) => &self.totals.semantic_hits,
-            (Layer::Upstream, Some(Forward::Miss | Forward::Stale), _)
-            | (Layer::Upstream, Some(Forward::Request), Some(_)) => &self.totals.misses,
-            (Layer::Upstream, ..) => &self.totals.bypasses,
+        duration.observe(exchange.elapsed);
+        let counted = match Kind::of(outcome) {
+            Kind::Exact => &self.totals.exact_hits,
+            Kind::Semantic => &self.totals.semantic_hits,
+            Kind::Miss => &self.totals.misses,
+            Kind::Bypass => &self.totals.bypasses,
         };
         add(counted, 1);
+        if outcome.layer != Layer::Exact {
+            self.live.record(outcome);
+        }
         let asked = outcome.layer == Layer::Upstream
             && outcome.forward != Some(Forward::Bypass)
             && !outcome.collapsed
@@ -297,6 +346,40 @@ impl Metrics {
     /// What becomes of reloads of the configuration.
     pub fn reloads(&self) -> &ReloadMetrics {
         &self.reloads
+    }
+
+    /// Who listens to what becomes of requests.
+    pub fn decisions(&self) -> &Arc<Decisions> {
+        &self.decisions
+    }
+
+    /// Tells whoever listens what became of a request.
+    pub fn tell(&self, outcome: &Outcome, exchange: &Exchange<'_>, asked: Option<&Asked>) {
+        if self.decisions.are_wanted() {
+            self.decisions.tell(outcome, exchange, asked);
+        }
+    }
+
+    /// What the overview shows beyond the counters.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The counts over time. To be asked for, or [`Self::step`] called, after each [`series::STEP`].
+    pub fn series(&self, window: Window) -> SeriesShape {
+        self.live.series(window, self.totals.by_layer())
+    }
+
+    /// Ends a step of the counts over time.
+    pub fn step(&self) {
+        self.live.advance(self.totals.by_layer());
+    }
+
+    /// The time until the head of the response, of exact hits, semantic hits, and upstream's replies.
+    pub fn latencies(&self) -> [(Layer, Latency); 3] {
+        let Durations { exact, semantic, upstream } = &self.durations;
+        [(Layer::Exact, exact), (Layer::Semantic, semantic), (Layer::Upstream, upstream)]
+            .map(|(layer, latencies)| (layer, latencies.picture()))
     }
 
     /// The gauge of open connections.

@@ -258,7 +258,7 @@ async fn a_web_page_may_not_read_it() {
     let ask = async |path: &str, headers: &[(&str, &str)]| {
         headers.iter().fold(get(&proxy, path), |ask, (name, value)| ask.header(name, value)).send().await
     };
-    for path in ["/metrics", "/internal/metrics"] {
+    for path in ["/metrics", "/internal/metrics", "/overview", "/openapi.json"] {
         for host in [local.as_str(), "cache.example", "127.0.0.1", "[::1]:9"] {
             assert_eq!(ask(path, &[("host", host)]).await.status, StatusCode::OK, "{path} {host}");
         }
@@ -276,6 +276,15 @@ async fn a_web_page_may_not_read_it() {
             assert!(!refused.text().contains("hits"), "{path}");
         }
     }
+    for path in ["/decisions", "/explain", "/entries/0123456789abcdef0123456789abcdef"] {
+        let refused = ask(path, &[("host", &local), ("origin", "https://evil.example")]).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+        assert_eq!(
+            ask(path, &[("host", "evil.example")]).await.status,
+            StatusCode::MISDIRECTED_REQUEST,
+            "{path}"
+        );
+    }
     for path in ["/healthz", "/readyz"] {
         let probe = ask(path, &[("host", "10.1.2.3:11436"), ("user-agent", "kube-probe/1.31")]).await;
         assert_eq!(probe.status, StatusCode::OK, "{path}: probes come by any name");
@@ -287,7 +296,8 @@ async fn the_token_covers_everything_but_the_probes() {
     let upstream = upstream().await;
     let proxy =
         proxy_with(&upstream, |config| config.admin.token = Some(Secret::new("s3cret".to_owned()))).await;
-    for path in ["/metrics", "/internal/metrics", "/", "/entries", "/unknown"] {
+    let live = ["/overview", "/decisions", "/explain", "/openapi.json"];
+    for path in ["/metrics", "/internal/metrics", "/", "/entries", "/unknown"].into_iter().chain(live) {
         for value in [
             None,
             Some("Bearer wrong"),
@@ -320,7 +330,7 @@ async fn the_token_covers_everything_but_the_probes() {
 async fn other_methods_and_paths_are_refused() {
     let upstream = upstream().await;
     let proxy = proxy(&upstream).await;
-    for path in ["/healthz", "/readyz", "/metrics", "/internal/metrics"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/internal/metrics", "/overview", "/openapi.json"] {
         let url = format!("{}{path}", proxy.admin_url());
         for method in [Method::POST, Method::PUT, Method::DELETE] {
             let refused = Ask::new(method.clone(), &url).send().await;

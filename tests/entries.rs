@@ -55,7 +55,12 @@ async fn an_entry_shows_what_it_answers_and_goes_when_told() {
         assert_eq!(shown[name], value, "{name}");
     }
     assert!(shown["created_at"].as_str().unwrap().ends_with('Z'));
-    assert_eq!(get(&proxy, "/entries").await["entries"], json!([shown]));
+    // By itself it is shown with more (tests/admin_live.rs), and all that the list has is the same.
+    let listed = get(&proxy, "/entries").await["entries"].clone();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    for (name, value) in listed[0].as_object().unwrap() {
+        assert_eq!(shown[name], *value, "{name}");
+    }
 
     let delete = || Ask::new(Method::DELETE, &format!("{}/entries/{id}", proxy.admin_url()));
     assert_eq!(delete().send().await.status, 204);

@@ -315,6 +315,9 @@ async fn a_request_under_way_ends_where_it_began_and_the_next_goes_to_the_new_up
     gate.open();
     assert_eq!(soon(open).await.unwrap().status, StatusCode::OK);
     // Each stored under its own upstream.
+    let asked = json!({"path": path, "body": body});
+    let explained = Ask::post(&format!("{}/explain", proxy.admin_url()), &asked).send().await.json();
+    assert_eq!(explained["layers"][0]["decision"], "hit", "explained by what is in force: {explained}");
     assert_eq!(layer(&proxy, QUESTION).await.as_deref(), Some("exact"));
     assert_eq!((old.count(), new.count()), (1, 1));
 }

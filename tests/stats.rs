@@ -169,3 +169,81 @@ async fn an_error_names_its_cause_and_the_remedy() {
         assert!(!error.contains("hunter2"), "{error}");
     }
 }
+
+/// The words that a view must have.
+const SHOWN: [&str; 4] = ["requests", "semantic", "tokens saved", "misses by reason"];
+
+#[cfg(unix)]
+#[tokio::test]
+async fn watched_it_says_it_again_and_again_until_it_is_interrupted() {
+    use std::process::Stdio;
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+    let upstream = upstream().await;
+    let proxy = proxy(&upstream).await;
+    ask(&proxy, QUESTION).await;
+    for json in [true, false] {
+        let mut command = rejoinder(&["stats", "--watch", "--every", "100ms", "--admin", &proxy.admin_url()]);
+        command.args(json.then_some("--json")).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for _ in 0..3 {
+            let line = lines.next_line().await.unwrap().unwrap();
+            if json {
+                let document: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(document["totals"]["misses"], 1, "{document}");
+            } else {
+                assert!(line.contains(" misses=1 ") && !line.contains('\u{1b}'), "{line:?}");
+            }
+        }
+        let id = child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+        assert_eq!(child.wait().await.unwrap().code(), Some(0), "json: {json}");
+    }
+}
+
+/// On a terminal: drawn in place, and the cursor is back after Ctrl-C.
+#[cfg(unix)]
+#[tokio::test]
+async fn on_a_terminal_it_is_redrawn_in_place() {
+    const TERMINAL: &str = r#"
+import os, pty, sys
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+said = b""
+while said.count(b"misses by reason") < 3:
+    said += os.read(terminal, 4096)
+os.write(terminal, b"\x03")
+try:
+    while piece := os.read(terminal, 4096):
+        said += piece
+except OSError:
+    pass
+sys.stdout.buffer.write(said)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"#;
+    let upstream = upstream().await;
+    let proxy = proxy(&upstream).await;
+    ask(&proxy, QUESTION).await;
+    let mut command = tokio::process::Command::new("python3");
+    command.args(["-c", TERMINAL, env!("CARGO_BIN_EXE_rejoinder"), "stats", "--watch", "--every", "100ms"]);
+    command.args(["--admin", &proxy.admin_url()]).env("TERM", "xterm").kill_on_drop(true);
+    let (code, text, error) = output(command).await;
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(SHOWN.iter().all(|word| text.contains(word)), "{text}");
+    let (hidden, shown) = (text.find("\u{1b}[?25l").unwrap(), text.rfind("\u{1b}[?25h").unwrap());
+    assert!(hidden < text.find("requests").unwrap() && shown > text.rfind("requests").unwrap(), "{text:?}");
+    assert!(text.contains("\u{1b}[J") || text.contains("\u{1b}[0J"), "cleared and drawn anew: {text:?}");
+}
+
+#[tokio::test]
+async fn watching_what_is_not_there_ends_with_an_error() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, text, error) = stats(&["--watch", "--admin", &format!("http://{free}")]).await;
+    assert_eq!((code, text.as_str()), (Some(1), ""));
+    assert!(error.contains("rejoinder serve"), "{error}");
+    let (code, _, error) = stats(&["--watch", "--every", "1ms"]).await;
+    assert_eq!(code, Some(2));
+    assert!(error.contains("100ms"), "{error}");
+}

@@ -99,6 +99,17 @@ async fn a_request_goes_to_the_upstream_of_its_model_and_its_reply_is_found_agai
             }
         }
     }
+    // An explanation looks where the request would, and asks nobody.
+    let url = format!("{}/explain", three.proxy.admin_url());
+    for (model, _) in models {
+        let asked = json!({"path": CHAT, "body": chat(model)});
+        let explained = async || soon(Ask::post(&url, &asked).send()).await.json();
+        assert_eq!(explained().await["layers"][0]["decision"], "miss", "{model}");
+        three.goes(three.proxy.post(CHAT, &chat(model))).await;
+        let before = three.counts();
+        assert_eq!(explained().await["layers"][0]["decision"], "hit", "{model}");
+        assert_eq!(three.counts(), before);
+    }
     // A question of the proxy's own API asks llama3.2.
     let (_, went) = three.goes(three.proxy.post("/ask", &json!({"query": "Who?"}))).await;
     assert_eq!(went, [1]);

@@ -1,7 +1,10 @@
 //! Who may use the admin listener: a page in the operator's browser may not, whatever name it came by.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::Authority;
 use http::{StatusCode, Uri, request};
@@ -59,16 +62,14 @@ impl Access {
 
     fn check_token(&self, parts: &request::Parts) -> Result<(), Refusal> {
         let Some(expected) = &self.token else { return Ok(()) };
-        let sent = parts
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.as_bytes().split_first_chunk::<7>())
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+        let sent = parts.headers.get(AUTHORIZATION).and_then(|value| token_of(value.as_bytes()));
         // Comparing hashes of blake3 takes constant time.
-        if sent.is_some_and(|(_, token)| blake3::hash(token.trim_ascii()) == *expected) {
+        if sent.is_some_and(|token| blake3::hash(&token) == *expected) {
             return Ok(());
         }
-        Err(Refusal::new(StatusCode::UNAUTHORIZED, "send the admin token as `Authorization: Bearer …`"))
+        let message =
+            "send the admin token as `Authorization: Bearer …`, or in a browser as the password of any user";
+        Err(Refusal { challenge: true, ..Refusal::new(StatusCode::UNAUTHORIZED, message) })
     }
 
     /// Whether the name is one that no web page's own name can be made to point here: an address, `localhost`,
@@ -81,6 +82,24 @@ impl Access {
             name.eq_ignore_ascii_case("localhost") && host.port_u16().is_none_or(|port| port == self.port);
         address || configured || local
     }
+}
+
+/// The token in the value of `Authorization`: after `Bearer`, or the password of HTTP Basic (RFC 7617), the one scheme
+/// by which every browser can be asked for it and sends it with all that a page loads. A page of another origin that
+/// makes a browser send it along is refused by its `Origin`.
+fn token_of(value: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let space = value.iter().position(|byte| *byte == b' ')?;
+    let (scheme, sent) = value.split_at_checked(space)?;
+    let sent = sent.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(Cow::Borrowed(sent));
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let mut pair = STANDARD.decode(sent).ok()?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some(Cow::Owned(pair.split_off(colon + 1)))
 }
 
 /// The host asked for: of the target where it has one (HTTP/2, absolute form), else of the one `Host` header.
@@ -138,7 +157,17 @@ mod tests {
         let with = |value| status(Some("secret"), &[("host", "localhost"), ("authorization", value)]);
         assert_eq!(with("Bearer secret"), None);
         assert_eq!(with("bearer secret"), None);
-        for value in ["Bearer wrong", "secret", "Basic secret", "Bearer"] {
+        // `any:secret`, `:secret`: browsers ask for a user as well, and it may be anything.
+        for value in ["Basic YW55OnNlY3JldA==", "basic OnNlY3JldA=="] {
+            assert_eq!(with(value), None, "{value}");
+        }
+        // `secret`, `any:secret2`, `secret:any`, what is no base64, and nothing.
+        let no_password =
+            ["Basic c2VjcmV0", "Basic YW55OnNlY3JldDI=", "Basic c2VjcmV0OmFueQ==", "Basic !", "Basic "];
+        for value in ["Bearer wrong", "secret", "Basic secret", "Bearer", "Digest secret"]
+            .into_iter()
+            .chain(no_password)
+        {
             assert_eq!(with(value), Some(401), "{value}");
         }
         assert_eq!(status(Some("secret"), &[("host", "localhost")]), Some(401));

@@ -7,15 +7,19 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use super::{Answer, Refusal, json_response};
 use crate::cache::Cache;
 use crate::dialect::template::rfc3339;
 use crate::proxy::body::Body;
+use crate::rate::rounded;
 use crate::store::entry::EntryId;
+use crate::store::evidence::Evidence;
 use crate::store::{Found, ListQuery, Selector, Store, StoreError};
+use crate::telemetry::histogram::{SIMILARITY_BUCKETS, similarity_edges};
+use crate::telemetry::live::Live;
 
 /// Entries on a page where the request does not say.
 const PAGE: usize = 50;
@@ -77,10 +81,93 @@ pub(super) async fn list(store: &Store, query: &str) -> Answer {
     Ok(json_response(StatusCode::OK, &json!({"entries": entries, "next_cursor": next})))
 }
 
+/// An entry as `GET /entries/{id}` shows it.
+#[derive(Debug, Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    shown: Shown<'a>,
+    /// `fresh`, `expired`, or `poisoned` where its reply was found wrong and is not served.
+    status: &'static str,
+    scope: ScopeShape<'a>,
+    /// Whether the model called tools: then the exact layer alone serves it.
+    tool_calls: bool,
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    hit_similarities: HitSimilarities,
+    evidence: EvidenceShape,
+}
+
+/// What of an entry's scope may be shown: the rest is known as a hash alone.
+#[derive(Debug, Serialize)]
+struct ScopeShape<'a> {
+    path: &'static str,
+    model: &'a str,
+    namespace: &'a str,
+}
+
+/// How near the prompts were that the entry was served for by meaning, as far as this process remembers.
+#[derive(Debug, Serialize)]
+struct HitSimilarities {
+    edges: Vec<f64>,
+    counts: Vec<u64>,
+}
+
+/// What mode verified has observed of the entry, and whether a check found its reply wrong.
+#[derive(Debug, Serialize)]
+struct EvidenceShape {
+    same: usize,
+    different: usize,
+    contradicted: bool,
+    trials: Vec<TrialShape>,
+}
+
+/// One trial: how sure the cache was, and whether upstream said the same.
+#[derive(Debug, Serialize)]
+struct TrialShape {
+    confidence: f64,
+    same: bool,
+}
+
+impl EvidenceShape {
+    fn new(evidence: &Evidence, contradicted: bool) -> Self {
+        let observations = evidence.observations();
+        let same = observations.iter().filter(|observation| observation.same).count();
+        let trials = observations.iter().map(|observation| TrialShape {
+            confidence: rounded(f64::from(observation.score)),
+            same: observation.same,
+        });
+        Self { same, different: observations.len() - same, contradicted, trials: trials.collect() }
+    }
+}
+
 /// `GET /entries/{id}`
-pub(super) async fn show(store: &Store, id: &str) -> Answer {
-    let found = store.find(&parse(id)?).await.map_err(unavailable)?.ok_or_else(|| missing(id))?;
-    Ok(json_response(StatusCode::OK, &Shown::new(&found, SystemTime::now())))
+pub(super) async fn show(store: &Store, live: &Live, id: &str) -> Answer {
+    let id = parse(id)?;
+    let found = store.find(&id).await.map_err(unavailable)?.ok_or_else(|| missing(&id))?;
+    let entry = &found.entry;
+    let evidence = store.evidence(&entry.key, entry.created_at).await.map_err(unavailable)?;
+    let now = SystemTime::now();
+    let status = match (entry.poisoned, entry.remaining(now).is_zero()) {
+        (true, _) => "poisoned",
+        (false, true) => "expired",
+        (false, false) => "fresh",
+    };
+    let edges = similarity_edges();
+    let counts = live.similarities_of(&id, entry.created_at);
+    let shown = Whole {
+        shown: Shown::new(&found, now),
+        status,
+        scope: ScopeShape { path: entry.endpoint.path(), model: &entry.model, namespace: &entry.namespace },
+        tool_calls: entry.reply.tool_calls,
+        prompt_tokens: entry.reply.usage.map(|usage| usage.input),
+        completion_tokens: entry.reply.usage.map(|usage| usage.output),
+        hit_similarities: HitSimilarities {
+            counts: counts.unwrap_or_else(|| vec![0; SIMILARITY_BUCKETS]),
+            edges,
+        },
+        evidence: EvidenceShape::new(&evidence, entry.poisoned),
+    };
+    Ok(json_response(StatusCode::OK, &shown))
 }
 
 /// `DELETE /entries/{id}`
@@ -90,7 +177,7 @@ pub(super) async fn remove(cache: &Cache, id: &str) -> Answer {
     // What fell just short of it shows its prompt, and goes whether or not the entry is still there.
     cache.trials().near_misses.forget(&parsed);
     if !removed {
-        return Err(missing(id));
+        return Err(missing(&parsed));
     }
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -105,10 +192,28 @@ struct Purge {
     all: bool,
     model: Option<String>,
     namespace: Option<String>,
+    #[serde(default, deserialize_with = "seconds")]
     older_than_s: Option<u64>,
     /// Only says how many there are.
     #[serde(default)]
     dry_run: bool,
+}
+
+/// The most that a document's number says exactly.
+const MOST_SECONDS: u64 = (1 << 53) - 1;
+
+/// A whole number, also one that is written with a point.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole, and neither is lost in bounds"
+    )]
+    let whole =
+        number.as_f64().filter(|number| number.fract() == 0.0 && *number >= 0.0).map(|number| number as u64);
+    let whole = number.as_u64().or(whole).filter(|whole| *whole <= MOST_SECONDS);
+    whole.map(Some).ok_or_else(|| serde::de::Error::custom("older_than_s is no whole number of seconds"))
 }
 
 /// `POST /purge`
@@ -153,7 +258,7 @@ fn parse(id: &str) -> Result<EntryId, Refusal> {
     })
 }
 
-fn missing(id: &str) -> Refusal {
+fn missing(id: &EntryId) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("there is no entry {id}"))
 }
 

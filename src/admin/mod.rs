@@ -5,7 +5,10 @@
 
 mod access;
 mod entries;
+mod explain;
+pub mod overview;
 mod readiness;
+mod routes;
 mod transfer;
 mod trials;
 
@@ -18,7 +21,7 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -26,13 +29,21 @@ use serde_json::json;
 use tower::Service;
 
 use access::Access;
+use explain::Explanations;
+use overview::Overviews;
 pub use readiness::Readiness;
+use routes::{Resource, Route};
 use transfer::Transfers;
 
 use crate::cache::Cache;
 use crate::config::{Config, Status};
+use crate::dashboard;
+use crate::proxy::Current;
 use crate::proxy::body::Body;
-use crate::telemetry::{Metrics, Parts};
+use crate::telemetry::{self, Metrics};
+
+/// The description of all that is here (`OpenAPI` 3.1), as `GET /openapi.json` gives it.
+const OPEN_API: &str = include_str!("openapi.json");
 
 /// The service of the admin listener. Cheap to clone: all clones are one.
 #[derive(Clone)]
@@ -40,14 +51,31 @@ pub struct Admin {
     shared: Arc<ArcSwap<Shared>>,
 }
 
+/// What is looked at.
+pub struct Parts {
+    /// What is stored.
+    pub cache: Arc<Cache>,
+    /// Explains requests.
+    pub proxy: Current,
+    /// What happened.
+    pub metrics: Arc<Metrics>,
+    /// How the parts are.
+    pub readiness: Readiness,
+    /// The configuration in force.
+    pub status: Arc<Status>,
+}
+
 /// What requests are answered from, under one configuration. What lasts is shared with those before and after it.
 #[derive(Clone)]
 struct Shared {
     access: Access,
     cache: Arc<Cache>,
+    proxy: Current,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     transfers: Transfers,
+    overviews: Overviews,
+    explanations: Explanations,
     status: Arc<Status>,
 }
 
@@ -57,11 +85,13 @@ struct Refusal {
     status: StatusCode,
     message: String,
     allow: Option<&'static str>,
+    /// Whether a browser should ask its user for the token.
+    challenge: bool,
 }
 
 impl Refusal {
     fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), allow: None }
+        Self { status, message: message.into(), allow: None, challenge: false }
     }
 }
 
@@ -69,17 +99,19 @@ type Answer = Result<Response<Body>, Refusal>;
 
 impl Admin {
     /// The service for `config`, listening on `address`.
-    pub fn new(
-        config: &Config,
-        address: SocketAddr,
-        cache: Arc<Cache>,
-        metrics: Arc<Metrics>,
-        readiness: Readiness,
-        status: Arc<Status>,
-    ) -> Self {
-        let access = Access::new(&config.admin, address);
-        let transfers = Transfers::new(config);
-        let shared = Shared { access, cache, metrics, readiness, transfers, status };
+    pub fn new(config: &Config, address: SocketAddr, parts: Parts) -> Self {
+        let Parts { cache, proxy, metrics, readiness, status } = parts;
+        let shared = Shared {
+            access: Access::new(&config.admin, address),
+            cache,
+            proxy,
+            metrics,
+            readiness,
+            transfers: Transfers::new(config),
+            overviews: Overviews::new(config),
+            explanations: Explanations::new(config),
+            status,
+        };
         Self { shared: Arc::new(ArcSwap::from_pointee(shared)) }
     }
 
@@ -90,6 +122,8 @@ impl Admin {
             access: shared.access.renewed(&config.admin),
             readiness: shared.readiness.renewed(config),
             transfers: shared.transfers.renewed(config),
+            overviews: shared.overviews.renewed(config),
+            explanations: shared.explanations.renewed(config),
             cache,
             ..Shared::clone(&shared)
         };
@@ -105,106 +139,138 @@ impl Shared {
             if let Some(allow) = refusal.allow {
                 response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
             }
+            if refusal.challenge {
+                let challenge =
+                    HeaderValue::from_static("Basic realm=\"rejoinder admin\", charset=\"UTF-8\"");
+                response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            }
             response
         });
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-        headers.insert(
-            "content-security-policy",
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-        );
+        for (name, value) in [
+            ("x-frame-options", "DENY"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-resource-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        // The dashboard brings its own.
+        headers
+            .entry(CONTENT_SECURITY_POLICY)
+            .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
         response
     }
 
     async fn route(&self, request: Request<Incoming>) -> Answer {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
-        // The probes of an orchestrator come by address and without a token.
-        match path {
-            "/healthz" => {
-                return get(&parts.method, || Ok(json_response(StatusCode::OK, &json!({"status": "ok"}))));
-            }
-            "/readyz" => {
-                let readiness = self.readiness.check().await;
-                return get(&parts.method, || Ok(json_response(readiness.status(), &readiness)));
-            }
-            _ => {}
+        let found = Route::of_path(path);
+        if !found.is_some_and(|(route, _)| route.is_open()) {
+            self.access.check(&parts)?;
         }
-        self.access.check(&parts)?;
-        match path {
-            "/config" => get(&parts.method, || Ok(json_response(StatusCode::OK, &self.status.report()))),
-            "/metrics" => {
-                let states = self.readiness.check().await.parts();
-                get(&parts.method, || self.prometheus(&states))
+        if let Some(asset) = dashboard::asset(path) {
+            return page(&parts.method, asset);
+        }
+        let Some((route, part)) = found else {
+            return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}")));
+        };
+        if !route.allows(&parts.method) {
+            return Err(not_allowed(&parts.method, route.allow));
+        }
+        let query = parts.uri.query().unwrap_or_default();
+        let (cache, trials) = (&self.cache, self.cache.trials());
+        match route.resource {
+            Resource::Audits => Ok(trials::audits(trials)),
+            Resource::Config => Ok(json_response(StatusCode::OK, &self.status.report())),
+            Resource::Counters => {
+                Ok(json_response(StatusCode::OK, &self.metrics.counters(cache.embeddings())))
             }
-            "/internal/metrics" => get(&parts.method, || {
-                Ok(json_response(StatusCode::OK, &self.metrics.counters(self.cache.embeddings())))
-            }),
-            "/entries" => {
-                allow(&parts.method, &[Method::GET], "GET")?;
-                entries::list(self.cache.store(), parts.uri.query().unwrap_or_default()).await
+            Resource::Decisions => self.decisions(),
+            Resource::Entries => entries::list(cache.store(), query).await,
+            Resource::Entry if parts.method == Method::DELETE => self.remove(part).await,
+            Resource::Entry => entries::show(cache.store(), self.metrics.live(), part).await,
+            Resource::Explain => self.explanations.answer(&self.proxy, body).await,
+            Resource::Export => self.transfers.export(cache, query).await,
+            Resource::Health => Ok(json_response(StatusCode::OK, &json!({"status": "ok"}))),
+            Resource::Import => self.transfers.import(cache, body).await,
+            Resource::Metrics => self.prometheus().await,
+            Resource::NearMisses => trials::near_misses(trials, query),
+            Resource::Observations => Ok(trials::observations(cache)),
+            Resource::OpenApi => Ok(whole("application/json", Bytes::from_static(OPEN_API.as_bytes()))),
+            Resource::Overview => self.overview(query).await,
+            Resource::Purge => {
+                let purged = entries::purge(cache, body).await?;
+                self.overviews.forget();
+                self.metrics.live().forget_all();
+                Ok(purged)
             }
-            "/purge" => {
-                allow(&parts.method, &[Method::POST], "POST")?;
-                entries::purge(&self.cache, body).await
+            Resource::Readiness => {
+                let readiness = self.readiness.check().await;
+                Ok(json_response(readiness.status(), &readiness))
             }
-            "/export" => {
-                allow(&parts.method, &[Method::GET], "GET")?;
-                self.transfers.export(&self.cache, parts.uri.query().unwrap_or_default()).await
-            }
-            "/import" => {
-                allow(&parts.method, &[Method::POST], "POST")?;
-                self.transfers.import(&self.cache, body).await
-            }
-            "/observations" => get(&parts.method, || Ok(trials::observations(&self.cache))),
-            "/verified" => get(&parts.method, || Ok(trials::verified(self.cache.trials()))),
-            "/audits" => get(&parts.method, || Ok(trials::audits(self.cache.trials()))),
-            "/near-misses" => get(&parts.method, || {
-                trials::near_misses(self.cache.trials(), parts.uri.query().unwrap_or_default())
-            }),
-            _ => match path.strip_prefix("/entries/") {
-                Some(id) if parts.method == Method::DELETE => entries::remove(&self.cache, id).await,
-                Some(id) => {
-                    allow(&parts.method, &[Method::GET, Method::DELETE], "GET, DELETE")?;
-                    entries::show(self.cache.store(), id).await
-                }
-                None => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}"))),
-            },
+            Resource::Verified => Ok(trials::verified(trials)),
         }
     }
 
-    fn prometheus(&self, parts: &Parts) -> Answer {
-        let text = self
-            .metrics
-            .encode(&self.cache, parts)
-            .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-        let mut response = Response::new(Body::Whole(text.into()));
-        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    /// `GET /decisions`
+    fn decisions(&self) -> Answer {
+        let pieces = self.metrics.decisions().listen();
+        let pieces =
+            pieces.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+        let mut response = Response::new(Body::Produced(pieces));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         Ok(response)
     }
-}
 
-fn get(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
-    allow(method, &[Method::GET, Method::HEAD], "GET, HEAD")?;
-    answer()
-}
-
-fn allow(method: &Method, methods: &[Method], header: &'static str) -> Result<(), Refusal> {
-    if methods.contains(method) {
-        return Ok(());
+    async fn remove(&self, id: &str) -> Answer {
+        let removed = entries::remove(&self.cache, id).await?;
+        self.overviews.forget();
+        if let Ok(id) = id.parse() {
+            self.metrics.live().forget(&id);
+        }
+        Ok(removed)
     }
-    let message = format!("{method} is not possible here, only {header}");
-    Err(Refusal { allow: Some(header), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message) })
+
+    async fn prometheus(&self) -> Answer {
+        let states: telemetry::Parts = self.readiness.check().await.parts();
+        let text = self
+            .metrics
+            .encode(&self.cache, &states)
+            .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        Ok(whole("application/openmetrics-text; version=1.0.0; charset=utf-8", text.into()))
+    }
+}
+
+/// A file of the dashboard. It is no part of the API: the dashboard's own room says what there is.
+fn page(method: &Method, asset: dashboard::Asset) -> Answer {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(not_allowed(method, "GET, HEAD"));
+    }
+    let mut response = whole(asset.content_type, Bytes::from_static(asset.bytes));
+    let policy = HeaderValue::from_static(dashboard::CONTENT_SECURITY_POLICY);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    Ok(response)
+}
+
+fn not_allowed(method: &Method, allow: &'static str) -> Refusal {
+    let message = format!("{method} is not possible here, only {allow}");
+    Refusal { allow: Some(allow), ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message) }
+}
+
+fn whole(kind: &'static str, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(body));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }
 
 fn json_response(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     // Plain values serialise; should one not, the status still says what happened.
     let body = serde_json::to_vec(value).unwrap_or_default();
-    let mut response = Response::new(Body::Whole(Bytes::from(body)));
+    let mut response = whole("application/json", body.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

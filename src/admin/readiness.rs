@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use http::{StatusCode, Uri};
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cache::Cache;
 use crate::config::Config;
-use crate::embed::EmbedderState;
+use crate::embed::{Embedder, EmbedderState};
 use crate::store::StoreState;
 use crate::telemetry::Parts;
 
@@ -37,7 +37,7 @@ pub struct Readiness {
 }
 
 /// How a part is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It works.
@@ -48,6 +48,34 @@ pub enum State {
     Down,
     /// It is switched off.
     Off,
+}
+
+impl State {
+    /// The token in answers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::Off => "off",
+        }
+    }
+
+    pub(super) fn of_store(state: &StoreState) -> Self {
+        match state {
+            StoreState::Ok => Self::Ok,
+            StoreState::Degraded(_) => Self::Degraded,
+            StoreState::Down(_) => Self::Down,
+        }
+    }
+
+    pub(super) fn of_embedder(embedder: Option<&Embedder>) -> Self {
+        embedder.map_or(Self::Off, |embedder| match embedder.state() {
+            EmbedderState::Ok => Self::Ok,
+            EmbedderState::Degraded => Self::Degraded,
+            EmbedderState::Down => Self::Down,
+        })
+    }
 }
 
 /// The body of `GET /readyz`.
@@ -62,18 +90,6 @@ pub struct Report {
     upstreams: BTreeMap<String, State>,
     #[serde(skip)]
     stopping: bool,
-}
-
-impl State {
-    /// As the report names it.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Degraded => "degraded",
-            Self::Down => "down",
-            Self::Off => "off",
-        }
-    }
 }
 
 impl Report {
@@ -113,16 +129,8 @@ impl Readiness {
 
     /// Asks all parts.
     pub(super) async fn check(&self) -> Report {
-        let store = match self.cache.store().state() {
-            StoreState::Ok => State::Ok,
-            StoreState::Degraded(_) => State::Degraded,
-            StoreState::Down(_) => State::Down,
-        };
-        let embedder = self.cache.embedder().map_or(State::Off, |embedder| match embedder.state() {
-            EmbedderState::Ok => State::Ok,
-            EmbedderState::Degraded => State::Degraded,
-            EmbedderState::Down => State::Down,
-        });
+        let store = State::of_store(&self.cache.store().state());
+        let embedder = State::of_embedder(self.cache.embedder());
         let upstreams = self.upstreams().await;
         let upstream = together(&upstreams);
         let upstreams = if upstreams.len() > 1 { upstreams } else { BTreeMap::new() };

@@ -28,16 +28,21 @@ struct Observations {
     report: ObservationReport,
 }
 
+/// The mode's name, as the configuration has it.
+pub(super) fn mode(trials: &Trials) -> &'static str {
+    match (trials.options().observe, trials.verified()) {
+        (true, _) => "observe",
+        (false, Some(_)) => "verified",
+        (false, None) => "reuse",
+    }
+}
+
 /// `GET /observations`
 pub(super) fn observations(cache: &Cache) -> Response<Body> {
     let trials = cache.trials();
     let floors = trials.floors();
     let body = Observations {
-        mode: match (trials.options().observe, trials.verified()) {
-            (true, _) => "observe",
-            (false, Some(_)) => "verified",
-            (false, None) => "reuse",
-        },
+        mode: mode(trials),
         similarity_threshold: rounded(f64::from(floors.similarity)),
         min_confidence: rounded(f64::from(floors.confidence)),
         embedder: cache.embedder().map(|embedder| embedder.name().to_owned()),

@@ -258,7 +258,7 @@ impl Policy {
     }
 
     /// 1 for a new entry, halved with each half-life.
-    fn freshness(&self, entry: &Entry, now: SystemTime) -> f32 {
+    pub fn freshness(&self, entry: &Entry, now: SystemTime) -> f32 {
         let lived = entry.age(now).as_secs_f32() / entry.ttl.as_secs_f32().max(f32::EPSILON);
         (-lived.clamp(0.0, 1.0) / self.freshness_half_life.max(f32::EPSILON)).exp2()
     }

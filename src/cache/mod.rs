@@ -11,6 +11,7 @@ pub mod comparison;
 pub mod credential;
 pub mod decision;
 pub mod directives;
+pub mod explain;
 pub mod guard;
 pub mod key;
 pub mod near_misses;
@@ -333,6 +334,12 @@ impl Cache {
     /// The exact layer: one lookup by key.
     pub async fn exact(&self, query: &Query, now: SystemTime) -> Found {
         let _span = step("exact lookup");
+        let (entry, decision) = self.equal(query, now).await?;
+        Ok(self.hit(entry, Layer::Exact, decision))
+    }
+
+    /// The entry of the very key, if it may serve.
+    async fn equal(&self, query: &Query, now: SystemTime) -> Result<(Arc<Entry>, Decision), Miss> {
         if !self.may_be_served(query).await {
             return Err(Miss::because(MissReason::CredentialUnverified));
         }
@@ -350,7 +357,7 @@ impl Cache {
         }
         let evidence = Evidence { entry: &entry, likeness: None, directives: &query.directives, now };
         let decision = self.policy.decide(evidence).or_miss(&entry, now)?;
-        Ok(self.hit(entry, Layer::Exact, decision))
+        Ok((entry, decision))
     }
 
     fn hit(&self, entry: Arc<Entry>, layer: Layer, decision: Decision) -> Hit {

@@ -71,7 +71,9 @@ pub struct Outcome {
 pub struct ServedEntry {
     /// Its name.
     pub id: EntryId,
-    /// Since when it is stored.
+    /// When it was stored.
+    pub created_at: SystemTime,
+    /// Since when it is.
     pub age: Duration,
     /// How much of its life is left.
     pub remaining: Duration,
@@ -93,6 +95,7 @@ impl Outcome {
     pub fn hit(hit: &Hit, now: SystemTime, timings: Timings) -> Self {
         let entry = ServedEntry {
             id: hit.entry.key.id(),
+            created_at: hit.entry.created_at,
             age: hit.entry.age(now),
             remaining: hit.entry.remaining(now),
         };

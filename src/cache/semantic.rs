@@ -12,8 +12,7 @@ use super::decision::{Decision, Evidence, Likeness, MissReason};
 use super::guard::{Prepared, is_english};
 use super::outcome::Layer;
 use super::{ARRIVAL_TIMEOUT, Cache, Found, Miss, Query};
-use crate::embed::Embedding;
-use crate::store::entry::{Candidate, Entry, Partition, Placed};
+use crate::store::entry::{Candidate, Entry, Placed};
 use crate::trace::step;
 use crate::verify::VerifyError;
 
@@ -24,7 +23,7 @@ const CANDIDATES: usize = 4;
 const VERIFIED: usize = 2;
 
 /// What is asked, as far as it is known already.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     query: &'a Query,
     prompt: &'a str,
     /// As the guard reads it; made if a candidate comes so far.
@@ -34,11 +33,57 @@ struct Asked<'a> {
     now: SystemTime,
     /// How often the verifier may yet be asked.
     verifications: usize,
+    /// The candidates judged so far, where somebody wants to see them.
+    pub(super) seen: Option<Vec<Seen>>,
+}
+
+/// A candidate that was judged.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The entry, which may lack its reply.
+    pub entry: Arc<Entry>,
+    /// The judgement, as far as it went.
+    pub decision: Decision,
+}
+
+/// Why an embedding is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To serve a request: it counts.
+    Serve,
+    /// To explain what would be served.
+    Explain,
 }
 
 impl Cache {
     /// The semantic layer: the nearest prompts of the same scope, judged.
     pub async fn semantic(&self, query: &Query, now: SystemTime) -> Found {
+        let (prompt, placed) = self.locate(query, Purpose::Serve).await?;
+        let mut found = {
+            let mut asked = Asked::new(query, prompt, now);
+            let nearest = self.nearest(&mut asked, &placed).await;
+            nearest.map(|(entry, decision)| self.hit(entry, Layer::Semantic, decision))
+        };
+        if self.trials.verified().is_some()
+            && let Ok(hit) = found
+        {
+            found = self.verify(query, hit).await;
+        }
+        if let Err(miss) = &mut found {
+            if let (Some(entry), Some(decision)) = (&miss.candidate, &miss.decision) {
+                self.note_near_miss(query, entry, decision);
+            }
+            miss.place = Some(placed);
+        }
+        found
+    }
+
+    /// Where to look for a request's prompt, which is embedded for it; or why nothing is looked for.
+    pub(super) async fn locate<'a>(
+        &self,
+        query: &'a Query,
+        purpose: Purpose,
+    ) -> Result<(&'a str, Placed), Miss> {
         let (Some(embedder), Some(prompt)) = (&self.embedder, query.prompt.as_deref()) else {
             return Err(Miss::because(MissReason::NoCandidate));
         };
@@ -61,7 +106,11 @@ impl Cache {
                 }
             }
         }
-        let embedding = match self.embed(embedder, prompt).await {
+        let embedding = match purpose {
+            Purpose::Serve => self.embed(embedder, prompt).await,
+            Purpose::Explain => embedder.embed(prompt).await,
+        };
+        let embedding = match embedding {
             Ok(embedding) => embedding,
             Err(error) => {
                 debug!(%error, "the prompt was not embedded; the request goes upstream");
@@ -72,26 +121,16 @@ impl Cache {
             // Late arrivals are merely not found.
             let _ = tokio::time::timeout(ARRIVAL_TIMEOUT, earlier.arrived()).await;
         }
-        let mut found = {
-            let english = is_english(prompt);
-            let asked = Asked { query, prompt, prepared: None, english, now, verifications: VERIFIED };
-            self.nearest(asked, &partition, &embedding).await
-        };
-        if self.trials.verified().is_some()
-            && let Ok(hit) = found
-        {
-            found = self.verify(query, hit).await;
-        }
-        if let Err(miss) = &mut found {
-            if let (Some(entry), Some(decision)) = (&miss.candidate, &miss.decision) {
-                self.note_near_miss(query, entry, decision);
-            }
-            miss.place = Some(Placed { partition, embedding });
-        }
-        found
+        Ok((prompt, Placed { partition, embedding }))
     }
 
-    async fn nearest(&self, mut asked: Asked<'_>, partition: &Partition, embedding: &Embedding) -> Found {
+    /// The nearest entry that may serve, or what spoke against the nearest of all.
+    pub(super) async fn nearest(
+        &self,
+        asked: &mut Asked<'_>,
+        placed: &Placed,
+    ) -> Result<(Arc<Entry>, Decision), Miss> {
+        let Placed { partition, embedding } = placed;
         let mut span = step("semantic search");
         let candidates = match self.store.nearest(partition, embedding, CANDIDATES).await {
             Ok(candidates) => candidates,
@@ -115,9 +154,10 @@ impl Cache {
             if !self.rules.of(&entry.prompt, false).is_empty() {
                 continue;
             }
-            let likeness = match self.likeness(&mut asked, &entry, Likeness::of(similarity)).await {
+            let likeness = match self.likeness(asked, &entry, Likeness::of(similarity)).await {
                 Ok(likeness) => likeness,
                 Err(miss) => {
+                    asked.saw(&entry, miss.decision);
                     // Where one was not verified in time, neither will the next be.
                     let given_up = miss.reason == MissReason::VerifierUnavailable;
                     first = first.or(Some(miss.of(&entry)));
@@ -137,8 +177,10 @@ impl Cache {
                     break;
                 }
             };
-            match self.policy.decide(asked.evidence(&whole, likeness)).or_miss(&whole, asked.now) {
-                Ok(decision) => return Ok(self.hit(whole, Layer::Semantic, decision)),
+            let decision = self.policy.decide(asked.evidence(&whole, likeness));
+            asked.saw(&whole, Some(decision));
+            match decision.or_miss(&whole, asked.now) {
+                Ok(decision) => return Ok((whole, decision)),
                 Err(miss) => first = first.or(Some(miss.of(&entry))),
             }
         }
@@ -193,7 +235,18 @@ impl Cache {
     }
 }
 
-impl Asked<'_> {
+impl<'query> Asked<'query> {
+    pub(super) fn new(query: &'query Query, prompt: &'query str, now: SystemTime) -> Self {
+        let english = is_english(prompt);
+        Self { query, prompt, prepared: None, english, now, verifications: VERIFIED, seen: None }
+    }
+
+    fn saw(&mut self, entry: &Arc<Entry>, decision: Option<Decision>) {
+        if let (Some(seen), Some(decision)) = (&mut self.seen, decision) {
+            seen.push(Seen { entry: Arc::clone(entry), decision });
+        }
+    }
+
     fn evidence<'a>(&'a self, entry: &'a Entry, likeness: Likeness) -> Evidence<'a> {
         Evidence { entry, likeness: Some(likeness), directives: &self.query.directives, now: self.now }
     }

@@ -177,7 +177,7 @@ impl Trials {
     }
 
     /// Whether a candidate would be served as configured.
-    fn verdict(&self, query: &Query, hit: &Hit) -> Result<(), MissReason> {
+    pub(super) fn verdict(&self, query: &Query, hit: &Hit) -> Result<(), MissReason> {
         if hit.layer == Layer::Exact {
             return Ok(());
         }

@@ -380,6 +380,12 @@ impl Verified {
         Judgement { choice, score, trust }
     }
 
+    /// What would become of a candidate whose entry has this evidence, if no lot fell on it. Nothing is counted.
+    pub fn judge(&self, evidence: &Evidence, score: f32) -> Judgement {
+        let trust = trust(evidence.observations(), score);
+        Judgement { choice: self.state.lock().ladder.choose(trust, 1.0), score, trust }
+    }
+
     /// A candidate is explored: its reply goes on trial.
     pub fn explored(&self) {
         self.explored.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,7 @@ mod purge;
 mod reload;
 mod serve;
 mod stats;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::admin_client::{AdminClient, AdminError, AdminFlags, harmless, print, wait};
+use super::watch::Watch;
 use super::{environment, failed};
 
 /// Models in the table for people.
@@ -30,6 +32,23 @@ pub(super) struct Stats {
     /// Print one JSON document: {"counters", "observations", "verified", "audits"}, as the admin listener gives them
     #[arg(long)]
     json: bool,
+
+    /// Show it again and again until Ctrl-C: redrawn in place on a terminal, else a line each time; with --json the
+    /// overview (GET /overview) as a document a line
+    #[arg(long)]
+    watch: bool,
+
+    /// How long to wait before it is shown again
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval, requires = "watch")]
+    every: Duration,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let every = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if every < Duration::from_millis(100) {
+        return Err("too short; give 100ms or longer".to_owned());
+    }
+    Ok(every)
 }
 
 /// All that is asked.
@@ -43,15 +62,24 @@ struct Report {
 
 impl Stats {
     pub(super) fn run(self) -> ExitCode {
-        let printed = wait(async { Ok(self.ask().await?) }).and_then(|report| {
-            let text =
-                if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
-            print(&harmless(&text))
-        });
+        let printed = if self.watch { wait(self.watch()) } else { self.once() };
         match printed {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(&error, 1),
         }
+    }
+
+    async fn watch(&self) -> anyhow::Result<()> {
+        let client = AdminClient::new(&self.admin, &environment)?;
+        Watch { client: &client, every: self.every, json: self.json }.run().await
+    }
+
+    fn once(&self) -> anyhow::Result<()> {
+        wait(async { Ok(self.ask().await?) }).and_then(|report| {
+            let text =
+                if self.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text()? };
+            print(&harmless(&text))
+        })
     }
 
     async fn ask(&self) -> Result<Report, AdminError> {

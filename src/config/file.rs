@@ -129,7 +129,9 @@ impl FileConfig {
                 // A value's own error does not name its key; the line does.
                 let at = text.lines().nth(line - 1).unwrap_or_default().trim();
                 // No more of the line than its first word: what follows may be a secret.
-                let key = at.split(['=', ' ', '\t']).next().unwrap_or_default().to_owned();
+                let word = at.split(['=', ' ', '\t']).next().unwrap_or_default();
+                // A table is named without its brackets.
+                let key = word.trim_matches(['[', ']']).to_owned();
                 Err(FileError::Parse {
                     path: path.to_owned(),
                     line,

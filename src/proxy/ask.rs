@@ -71,7 +71,12 @@ impl Proxy {
                 "the question cannot be put to the configured endpoint",
             )));
         };
-        let (text, outcome) = match self.answer(&prepared, parts, body).await? {
+        let asked = self.asked(&prepared);
+        let answer = match self.answer(&prepared, parts, body).await {
+            Ok(answer) => answer,
+            Err(failure) => return Err(failure.with(asked)),
+        };
+        let (text, outcome) = match answer {
             Answer::Hit(hit, _, outcome) => (hit.entry.text().into_owned(), outcome),
             Answer::Gathered(reply, _, outcome) => (reply.text, outcome),
             Answer::Upstream(reader, upstream, outcome) => {
@@ -101,7 +106,7 @@ impl Proxy {
         let body = answer_body(&text, &outcome, started);
         let mut response = Response::new(Body::Whole(Bytes::from(body.to_string())));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Answered::new(response, outcome))
+        Ok(Answered { asked, ..Answered::new(response, outcome) })
     }
 
     /// The body of the request that puts the question.

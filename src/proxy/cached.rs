@@ -108,7 +108,7 @@ impl Proxy {
         Some(prepared)
     }
 
-    fn read_and_name(
+    pub(super) fn read_and_name(
         &self,
         endpoint: Endpoint,
         identity: Identity<'_>,
@@ -406,7 +406,7 @@ impl Prepared {
         coding_taken && (same || !upstream.status.is_success())
     }
 
-    fn replay(&self, reply: &Reply) -> Result<Bytes, ReplayError> {
+    pub(super) fn replay(&self, reply: &Reply) -> Result<Bytes, ReplayError> {
         let template = self.query.endpoint.replay(&reply.document, self.form)?;
         Ok(template.render(&self.echo, SystemTime::now()))
     }

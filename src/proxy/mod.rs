@@ -8,6 +8,7 @@ mod budget;
 mod cached;
 mod decode;
 pub mod error;
+pub mod explain;
 mod fetch;
 pub mod headers;
 mod layouts;
@@ -37,6 +38,7 @@ use tower::Service;
 
 use body::{Body, Collected, collect};
 use budget::Budget;
+use cached::Prepared;
 use error::ProxyError;
 use fetch::{FlightKey, Head};
 use headers::{directives, is_framing_known, is_host_known, join_cookies, strip_request, write_outcome};
@@ -55,6 +57,7 @@ use crate::cache::outcome::{Forward, Outcome};
 use crate::config::Config;
 use crate::dialect::{Endpoint, Reply};
 use crate::savings::Ledger;
+use crate::telemetry::decisions::{Asked, Decisions};
 
 /// The proxy under one configuration.
 pub struct Proxy {
@@ -69,6 +72,8 @@ pub struct Proxy {
     /// Room for audits.
     audits: Arc<Semaphore>,
     savings: Arc<Ledger>,
+    /// Who wants to know what becomes of requests.
+    decisions: Arc<Decisions>,
 }
 
 /// The proxy in force, as the service of the client listener. Each request keeps the one it came to, so that none sees
@@ -105,6 +110,8 @@ pub struct Answered {
     pub response: Response<Body>,
     /// What happened.
     pub outcome: Outcome,
+    /// What was asked, where somebody listens.
+    pub asked: Option<Box<Asked>>,
 }
 
 /// Why the proxy answers with an error of its own, and what happened until then. Boxed: it is rare and large.
@@ -115,17 +122,25 @@ struct Failure(Box<Failed>);
 struct Failed {
     error: ProxyError,
     outcome: Outcome,
+    asked: Option<Box<Asked>>,
 }
 
 impl Failure {
     fn new(error: ProxyError, outcome: Outcome) -> Self {
-        Self(Box::new(Failed { error, outcome }))
+        Self(Box::new(Failed { error, outcome, asked: None }))
+    }
+}
+
+impl Failure {
+    fn with(mut self, asked: Option<Box<Asked>>) -> Self {
+        self.0.asked = asked;
+        self
     }
 }
 
 impl Answered {
     fn new(response: Response<Body>, outcome: Outcome) -> Self {
-        Self { response, outcome }
+        Self { response, outcome, asked: None }
     }
 }
 
@@ -134,7 +149,12 @@ impl Proxy {
     ///
     /// # Errors
     /// The URL of one of them is none that requests can go to.
-    pub fn new(config: &Config, cache: Arc<Cache>, savings: Arc<Ledger>) -> Result<Self, UpstreamUrlError> {
+    pub fn new(
+        config: &Config,
+        cache: Arc<Cache>,
+        savings: Arc<Ledger>,
+        decisions: Arc<Decisions>,
+    ) -> Result<Self, UpstreamUrlError> {
         let settings = Settings::of(config);
         Ok(Self {
             cache,
@@ -146,6 +166,7 @@ impl Proxy {
             budget: Budget::new(config.limits.max_buffer_bytes.as_usize()),
             audits: Arc::new(Semaphore::new(trial::AUDITS)),
             savings,
+            decisions,
         })
     }
 
@@ -193,6 +214,7 @@ impl Proxy {
             settings: Arc::new(settings),
             audits: Arc::clone(&self.audits),
             savings: Arc::clone(&self.savings),
+            decisions: Arc::clone(&self.decisions),
         })
     }
 
@@ -218,7 +240,8 @@ impl Proxy {
             _ => Box::pin(self.other(parts, incoming)).await,
         };
         let mut answered = answered.unwrap_or_else(|Failure(failed)| {
-            Answered::new(failed.error.response(path.path()), failed.outcome)
+            let Failed { error, outcome, asked } = *failed;
+            Answered { asked, ..Answered::new(error.response(path.path()), outcome) }
         });
         write_outcome(answered.response.headers_mut(), &answered.outcome);
         if version == Version::HTTP_2 {
@@ -244,8 +267,11 @@ impl Proxy {
                     if self.settings.log_prompts {
                         prepared.log_prompt(&parts.headers);
                     }
-                    let answer = self.answer(&prepared, parts, body).await?;
-                    return Ok(prepared.respond(answer));
+                    let asked = self.asked(&prepared);
+                    return match self.answer(&prepared, parts, body).await {
+                        Ok(answer) => Ok(Answered { asked, ..prepared.respond(answer) }),
+                        Err(failure) => Err(failure.with(asked)),
+                    };
                 }
                 let upstream = Arc::clone(self.upstreams.of_body(&body));
                 (Body::Whole(body), bypass, upstream)
@@ -257,6 +283,11 @@ impl Proxy {
             return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
         }
         Box::pin(self.pass(&upstream, parts, body, None, outcome)).await
+    }
+
+    /// What a request asks, if anybody wants to know.
+    fn asked(&self, prepared: &Prepared) -> Option<Box<Asked>> {
+        self.decisions.are_wanted().then(|| Asked::new(prepared.query()))
     }
 
     /// Reads a body for caching, where that may be and it is not too large.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::prices::Currency;
 use super::{Counts, Ledger, Place, get};
@@ -12,7 +12,7 @@ use super::{Counts, Ledger, Place, get};
 type Money = BTreeMap<String, f64>;
 
 /// What all hits have spared since the start: the member `saved` of `GET /internal/metrics` and `GET /overview`.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Saved {
     /// Tokens of prompts, those that upstream had cached included.
     pub prompt_tokens: u64,
@@ -33,7 +33,7 @@ pub struct Saved {
 }
 
 /// Hits of which something is not known.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Unknown {
     /// Upstream had not counted the tokens.
     pub usage: u64,
@@ -44,7 +44,7 @@ pub struct Unknown {
 }
 
 /// What the hits of a model have spared.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ModelSaved {
     /// The model, or `other`.
     pub model: String,

@@ -10,19 +10,19 @@ mod stack;
 mod traced;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{info, warn};
 
 use connection::Listener;
 use live::InForce;
 pub use live::Live;
 
-use crate::admin::{Admin, Readiness};
+use crate::admin::{self, Admin, Readiness};
 use crate::cache::decision::Policy;
 use crate::cache::trial::TrialOptions;
 use crate::cache::verified::Limits;
@@ -34,6 +34,7 @@ use crate::proxy::{Current, Proxy, UpstreamUrlError};
 use crate::store::redis::{RedisOptions, RedisUrl};
 use crate::store::{OpenError, Store, StoreOptions};
 use crate::telemetry::Metrics;
+use crate::telemetry::series::STEP;
 use crate::trace::{ExportError, Tracer};
 
 /// How long requests to the admin listener may take to finish; none of them is long.
@@ -89,6 +90,7 @@ pub struct Server {
     stopped: watch::Sender<bool>,
     clients: JoinHandle<()>,
     operators: JoinHandle<()>,
+    counting: AbortHandle,
     cache: Arc<Cache>,
     live: Arc<Live>,
     tracer: Option<Tracer>,
@@ -111,7 +113,9 @@ impl Server {
         let metrics = Arc::new(Metrics::new(&config));
         let tracer = Tracer::start(&config.telemetry.otlp, metrics.spans().clone())?;
         let savings = Arc::clone(metrics.savings());
-        let proxy = Current::new(Proxy::new(&config, Arc::clone(&cache), savings)?);
+        let decisions = Arc::clone(metrics.decisions());
+        let proxy = Current::new(Proxy::new(&config, Arc::clone(&cache), savings, decisions)?);
+        let counting = tokio::spawn(count_over_time(Arc::downgrade(&metrics))).abort_handle();
         let (leaving, readiness_falls) = watch::channel(false);
         let (stopping, clients_stop) = watch::channel(false);
         let (stopped, operators_stop) = watch::channel(false);
@@ -120,10 +124,13 @@ impl Server {
         let admin = Admin::new(
             &config,
             admin_address,
-            Arc::clone(&cache),
-            Arc::clone(&metrics),
-            readiness,
-            Arc::clone(&status),
+            admin::Parts {
+                cache: Arc::clone(&cache),
+                proxy: proxy.clone(),
+                metrics: Arc::clone(&metrics),
+                readiness,
+                status: Arc::clone(&status),
+            },
         );
         for warning in &config.upstream.warnings {
             warn!("{warning}");
@@ -166,6 +173,7 @@ impl Server {
             stopped,
             clients,
             operators,
+            counting,
             cache,
             live,
             tracer,
@@ -199,11 +207,13 @@ impl Server {
             warn!(after = ?drain, "requests were still open; closing their connections");
             self.clients.abort();
         }
+        self.live.metrics.decisions().end();
         let _ = self.stopped.send(true);
         if tokio::time::timeout(ADMIN_DRAIN, &mut self.operators).await.is_err() {
             warn!("operators' requests were still open; closing their connections");
             self.operators.abort();
         }
+        self.counting.abort();
         self.cache.behind().end().await;
         if let Err(error) = self.cache.store().close().await {
             warn!(%error, "the store was not written out whole");
@@ -211,6 +221,15 @@ impl Server {
         if let Some(tracer) = &self.tracer {
             tracer.shutdown().await;
         }
+    }
+}
+
+/// Ends each step of the counts over time, for as long as anybody counts.
+async fn count_over_time(metrics: Weak<Metrics>) {
+    loop {
+        tokio::time::sleep(STEP).await;
+        let Some(metrics) = metrics.upgrade() else { return };
+        metrics.step();
     }
 }
 

@@ -169,7 +169,7 @@ impl<F: Future<Output = Result<Answered, Infallible>>> Future for Recording<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let recording = self.project();
-        let Ok(Answered { response, outcome }) = ready!(recording.inner.poll(cx));
+        let Ok(Answered { response, outcome, asked }) = ready!(recording.inner.poll(cx));
         let about = recording.about;
         let exchange = Exchange {
             method: &about.method,
@@ -179,6 +179,7 @@ impl<F: Future<Output = Result<Answered, Infallible>>> Future for Recording<F> {
             elapsed: about.started.elapsed(),
         };
         about.records.metrics.record(&outcome, &exchange);
+        about.records.metrics.tell(&outcome, &exchange, asked.as_deref());
         if about.records.log.load(Ordering::Relaxed) {
             log_request(&outcome, &exchange);
         }

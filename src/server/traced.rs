@@ -155,7 +155,7 @@ fn known(method: &Method) -> Option<&'static str> {
 }
 
 /// Says what happened, as headers, metrics and log line do.
-fn describe(span: &mut Span, Answered { response, outcome }: &Answered) {
+fn describe(span: &mut Span, Answered { response, outcome, .. }: &Answered) {
     let status = response.status();
     span.set("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {

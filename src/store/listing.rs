@@ -22,6 +22,63 @@ pub struct Found {
     pub hits: u64,
 }
 
+/// The entries of which most hits were served, in any order, given one by one.
+pub(super) struct MostUsed<T> {
+    limit: usize,
+    /// The least used on top.
+    heap: BinaryHeap<Reverse<Used<T>>>,
+}
+
+struct Used<T> {
+    hits: u64,
+    item: T,
+}
+
+impl<T> MostUsed<T> {
+    /// Of so many at most.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, heap: BinaryHeap::with_capacity(limit + 1) }
+    }
+
+    /// Takes one with its hits; one without any is not used. `item` is made only where it belongs there by now.
+    pub(super) fn push(&mut self, hits: u64, item: impl FnOnce() -> T) {
+        let least = self.heap.peek().map_or(0, |Reverse(used)| used.hits);
+        if hits == 0 || (self.heap.len() >= self.limit && hits <= least) {
+            return;
+        }
+        self.heap.push(Reverse(Used { hits, item: item() }));
+        if self.heap.len() > self.limit {
+            self.heap.pop();
+        }
+    }
+
+    /// Those used most with their hits, the most used first.
+    pub(super) fn finish(self) -> Vec<(u64, T)> {
+        let used = self.heap.into_sorted_vec();
+        used.into_iter().map(|Reverse(Used { hits, item })| (hits, item)).collect()
+    }
+}
+
+impl<T> PartialEq for Used<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.hits == other.hits
+    }
+}
+
+impl<T> Eq for Used<T> {}
+
+impl<T> PartialOrd for Used<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Used<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.hits.cmp(&other.hits)
+    }
+}
+
 /// Which entries to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListQuery {

@@ -240,6 +240,15 @@ impl Store {
         }
     }
 
+    /// The entries of which most hits were served, the most used first; of a store in Redis by the hits that this process
+    /// served. Looks at every entry in memory, without holding up requests.
+    pub async fn most_used(&self, limit: usize) -> Result<Vec<Found>, StoreError> {
+        match self {
+            Self::Embedded(store) => store.most_used(limit).await,
+            Self::Redis(store) => store.most_used(limit).await,
+        }
+    }
+
     /// Removes the entries that a selector selects, and says how many there were.
     pub async fn purge(&self, selector: &Selector) -> Result<u64, StoreError> {
         match self {

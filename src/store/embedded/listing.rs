@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::{Cause, Embedded, Inner};
 use crate::store::StoreError;
 use crate::store::entry::EntryId;
-use crate::store::listing::{Cursor, Found, ListQuery, Newest, Page, Selector, is_match};
+use crate::store::listing::{Cursor, Found, ListQuery, MostUsed, Newest, Page, Selector, is_match};
 use crate::store::memory::Slot;
 
 impl Embedded {
@@ -18,6 +18,11 @@ impl Embedded {
     pub(in crate::store) async fn list(&self, query: &ListQuery) -> Result<Page, StoreError> {
         let (inner, query) = (Arc::clone(&self.0), query.clone());
         tokio::task::spawn_blocking(move || inner.list(&query)).await.map_err(|_| StoreError::Closed)
+    }
+
+    pub(in crate::store) async fn most_used(&self, limit: usize) -> Result<Vec<Found>, StoreError> {
+        let inner = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || inner.most_used(limit)).await.map_err(|_| StoreError::Closed)
     }
 
     pub(in crate::store) async fn purge(&self, selector: &Selector) -> Result<u64, StoreError> {
@@ -49,6 +54,14 @@ impl Inner {
         }
         let (slots, next) = newest.finish();
         Page { entries: slots.iter().map(|slot| found(slot)).collect(), next }
+    }
+
+    fn most_used(&self, limit: usize) -> Vec<Found> {
+        let mut most = MostUsed::new(limit);
+        for slot in self.memory.iter() {
+            most.push(slot.hits.load(Ordering::Relaxed), || Arc::clone(&slot.entry));
+        }
+        most.finish().into_iter().map(|(hits, entry)| Found { entry, hits }).collect()
     }
 
     fn count(&self, selector: &Selector, now: SystemTime) -> u64 {

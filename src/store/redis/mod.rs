@@ -45,12 +45,15 @@ use super::entry::{Entry, EntryId, Key, Partition, Placed};
 use super::evidence::{Evidence, Observation};
 use super::index::Index;
 use super::index::codes::Codes;
-use super::listing::{Found, ListQuery, Page, Selector};
+use super::listing::{Found, ListQuery, MostUsed, Page, Selector};
 use super::{
     OpenError, SharedSecret, StoreError, StoreOptions, StoreState, StoreUsage, memory, milliseconds,
 };
 
 pub use self::url::{RedisUrl, RedisUrlError};
+
+/// Entries whose hits are remembered here, to tell which are used most.
+const TALLIED: usize = 4096;
 
 /// How often hits are counted in Redis.
 const COUNT_HITS_EVERY: Duration = Duration::from_secs(1);
@@ -130,6 +133,8 @@ struct Inner {
     core: Arc<Core>,
     lanes: Lanes,
     hits: Arc<Mutex<HashMap<EntryId, u64>>>,
+    /// Hits that were taken out of `hits` to be counted in Redis: of the entries that this process served most.
+    tally: Mutex<HashMap<EntryId, u64>>,
     command_timeout: Duration,
     secret: watch::Sender<[u8; 32]>,
     tasks: Vec<AbortHandle>,
@@ -182,8 +187,15 @@ impl Redis {
         if let Some(agreement) = agreement {
             tasks.push(tokio::spawn(agreement.keep()).abort_handle());
         }
-        let inner =
-            Arc::new(Inner { core, lanes, hits, command_timeout: options.command_timeout, secret, tasks });
+        let inner = Arc::new(Inner {
+            core,
+            lanes,
+            hits,
+            tally: Mutex::default(),
+            command_timeout: options.command_timeout,
+            secret,
+            tasks,
+        });
         tokio::spawn(count_hits(Arc::downgrade(&inner)));
         // The first try has an end, whichever; a store that is not there yet must not keep the proxy from serving.
         let _ = tokio::time::timeout(options.connect_timeout * 5, tried.changed()).await;
@@ -308,6 +320,19 @@ impl Redis {
         *self.0.hits.lock().entry(key.id()).or_default() += 1;
     }
 
+    /// Those of the entries served most that are still there.
+    pub(super) async fn most_used(&self, limit: usize) -> Result<Vec<Found>, StoreError> {
+        let mut used = Vec::new();
+        for (hits, id) in self.0.most_served(limit) {
+            if let Some(Found { entry, .. }) = self.0.core.find(&id).await? {
+                used.push(Found { entry, hits });
+            } else {
+                self.0.tally.lock().remove(&id);
+            }
+        }
+        Ok(used)
+    }
+
     pub(super) async fn evidence(&self, key: &Key, created_at: SystemTime) -> Result<Evidence, StoreError> {
         self.0.core.evidence(key, created_at).await
     }
@@ -406,6 +431,7 @@ impl Inner {
     /// Has the hits since the last time counted in Redis.
     fn count_hits(&self) {
         let hits = std::mem::take(&mut *self.hits.lock());
+        self.tally(&hits);
         let mut by_scope: HashMap<_, Vec<_>> = HashMap::new();
         for (id, count) in hits {
             by_scope.entry(id.tag()).or_default().push((id, count));
@@ -415,6 +441,35 @@ impl Inner {
             // Counts are for people and for choosing what to give up; to lose some does no harm.
             let _ = self.lanes.send(lane, Write::Hits(tag, hits));
         }
+    }
+}
+
+impl Inner {
+    /// Remembers hits of the entries served most.
+    fn tally(&self, hits: &HashMap<EntryId, u64>) {
+        let mut tally = self.tally.lock();
+        for (id, count) in hits {
+            *tally.entry(*id).or_default() += count;
+        }
+        if tally.len() > TALLIED {
+            let mut all: Vec<_> = tally.drain().collect();
+            all.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(*count));
+            tally.extend(all.into_iter().take(TALLIED / 2));
+        }
+    }
+
+    /// The ids of the entries that this process served most, with their hits.
+    fn most_served(&self, limit: usize) -> Vec<(u64, EntryId)> {
+        let waiting = self.hits.lock().clone();
+        let mut all = self.tally.lock().clone();
+        for (id, count) in waiting {
+            *all.entry(id).or_default() += count;
+        }
+        let mut most = MostUsed::new(limit);
+        for (id, count) in all {
+            most.push(count, || id);
+        }
+        most.finish()
     }
 }
 
