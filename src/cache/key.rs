@@ -54,9 +54,27 @@ pub struct Identity<'a> {
     pub user: Option<&'a str>,
 }
 
-/// Names a request to the byte, of its identity and its body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RequestId([u8; 32]);
+/// Names a request to the byte, of its identity and its body. It holds the prompt, as what is remembered by it does, and
+/// no credentials. Compared to the byte, it takes no hash that nobody can find two requests for, which costs as much as
+/// all else of an exact lookup.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct RequestId(Box<[u8]>);
+
+impl RequestId {
+    /// How many bytes it keeps in memory.
+    pub fn weight(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl std::fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestId").finish_non_exhaustive()
+    }
+}
+
+/// The longest body that stands in the name of its request; of a longer one it is a hash.
+const LONGEST_BODY: usize = 4096;
 
 /// Names a caller's credentials without holding them: a keyed hash over the upstream and every credential header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,12 +131,33 @@ impl Keys {
         hash(&self.check, b"")
     }
 
-    /// A request to the byte: whoever sends the same again need not have it read again.
+    /// A request to the byte: whoever sends the same again need not have it read again. For the memory of this process
+    /// alone. Under other keys it is another.
     pub fn request(&self, endpoint: Endpoint, identity: &Identity<'_>, body: &[u8]) -> RequestId {
-        let mut out = Vec::with_capacity(512 + body.len());
-        self::identity(&mut out, endpoint, identity);
-        text(&mut out, body);
-        RequestId(hash(&self.request, &out))
+        let mut out = Vec::with_capacity(384 + body.len().min(LONGEST_BODY));
+        out.extend_from_slice(&self.request);
+        let secrets = [&identity.credentials[..], identity.key.as_slice()];
+        if secrets.iter().all(|list| list.is_empty()) {
+            optional(&mut out, None);
+        } else {
+            let mut said = Vec::with_capacity(256);
+            headers(&mut said, secrets);
+            optional(&mut out, Some(&hash(&self.request, &said)));
+        }
+        text(&mut out, identity.upstream.as_bytes());
+        text(&mut out, endpoint.path().as_bytes());
+        optional(&mut out, identity.query.map(str::as_bytes));
+        headers(&mut out, [&identity.headers, &[]]);
+        text(&mut out, identity.namespace.as_bytes());
+        optional(&mut out, identity.user.map(str::as_bytes));
+        let whole = body.len() <= LONGEST_BODY;
+        out.push(u8::from(whole));
+        if whole {
+            text(&mut out, body);
+        } else {
+            out.extend_from_slice(&hash(&self.request, body));
+        }
+        RequestId(out.into())
     }
 
     /// The scope of a request: its identity, its endpoint, and its body with the prompt taken out.
@@ -232,6 +271,10 @@ mod tests {
                 keys().scope(Endpoint::OpenAiChat, &identity(parts, headers), &body(parts));
             prop_assert_eq!(scope(&a, &ha) == scope(&b, &hb), a == b && ha == hb);
             prop_assert_eq!(scope(&a, &ha), scope(&a, &ha));
+            let request = |parts: &[String; 4], headers: &[(String, Vec<u8>)]|
+                keys().request(Endpoint::OpenAiChat, &identity(parts, headers), parts[3].as_bytes());
+            prop_assert_eq!(request(&a, &ha) == request(&b, &hb), a == b && ha == hb);
+            prop_assert_eq!(request(&a, &ha), request(&a, &ha));
         }
 
         #[test]
@@ -269,6 +312,31 @@ mod tests {
         // What upstream accepts or refuses is what it sees.
         assert_eq!((all[2].1, all[3].1), (all[4].1, all[4].1));
         assert!(all[2].1.is_some() && all[2].1 != all[1].1 && all[2].1 != all[5].1);
+    }
+
+    #[test]
+    fn a_request_is_told_from_others_whatever_its_length_and_holds_no_credentials() {
+        let request = |secret: &[u8], identity: &Identity<'_>, body: &[u8]| {
+            Keys::new(secret).request(Endpoint::OpenAiChat, identity, body)
+        };
+        let none = Identity::default();
+        let of = |value| Identity { credentials: vec![("authorization", value)], ..Identity::default() };
+        let canary = request(b"s", &of(b"Bearer canary"), b"x");
+        assert!(!String::from_utf8_lossy(&canary.0).contains("canary"));
+        assert_ne!(canary, request(b"s", &of(b"Bearer other"), b"x"));
+        assert_ne!(canary, request(b"other", &of(b"Bearer canary"), b"x"));
+        let key = Identity { key: Some(("key", b"k")), ..of(b"Bearer canary") };
+        assert_ne!(canary, request(b"s", &key, b"x"));
+        let mut seen = std::collections::HashSet::new();
+        for length in [0, 1, LONGEST_BODY, LONGEST_BODY + 1, 2 * LONGEST_BODY] {
+            for last in [b'a', b'b'] {
+                let mut body = vec![b' '; length];
+                if let Some(end) = body.last_mut() {
+                    *end = last;
+                }
+                assert_eq!(seen.insert(request(b"s", &none, &body)), length > 0 || last == b'a');
+            }
+        }
     }
 
     #[test]

@@ -195,7 +195,10 @@ impl fmt::Display for Outcome {
         f.write_str("rejoinder")?;
         match (&self.entry, self.forward) {
             (Some(entry), _) => {
-                write!(f, "; hit; ttl={}; detail={}", entry.remaining.as_secs(), self.layer.as_str())?;
+                f.write_str("; hit; ttl=")?;
+                entry.remaining.as_secs().fmt(f)?;
+                f.write_str("; detail=")?;
+                f.write_str(self.layer.as_str())?;
             }
             (None, Some(forward)) => write!(f, "; fwd={}", forward.as_str())?,
             (None, None) => {}

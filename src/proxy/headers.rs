@@ -172,9 +172,22 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
+    for name in present(headers, &HOP_BY_HOP) {
         headers.remove(name);
     }
+}
+
+/// Which of at most 32 names there are. Requests have few headers: one look at each costs less than to hash all these
+/// names.
+fn present<'a>(
+    headers: &HeaderMap,
+    names: &'a [HeaderName],
+) -> impl Iterator<Item = &'a HeaderName> + use<'a> {
+    let found = headers
+        .keys()
+        .filter_map(|name| names.iter().position(|other| other == name))
+        .fold(0_u32, |found, at| found | 1 << at);
+    names.iter().enumerate().filter(move |(at, _)| found & (1 << at) != 0).map(|(_, name)| name)
 }
 
 /// Whether a header stays even where `Connection` names it: framing needs it, or it says who asks. Dropping it
@@ -200,6 +213,10 @@ fn strip_own(headers: &mut HeaderMap) {
 /// # Errors
 /// A known directive with a value that cannot be parsed, one of our headers that is no text or comes twice.
 pub fn directives(headers: &HeaderMap) -> Result<Directives, DirectiveError> {
+    // Few requests ask for anything.
+    if !headers.keys().any(|name| *name == CACHE_CONTROL || name.as_str().starts_with(OWN_PREFIX)) {
+        return Ok(Directives::default());
+    }
     let fields = Fields {
         threshold: own_text(headers, &THRESHOLD, "X-Rejoinder-Threshold")?,
         ttl: own_text(headers, &TTL, "X-Rejoinder-TTL")?,
@@ -255,12 +272,12 @@ pub fn identity<'a>(
     // That a configured header is absent is said, too: without it a reply earned before it was configured, or by a
     // replica that has another configuration, would be in the scope of those who do not send it.
     let absent = configured.iter().filter(|name| !headers.contains_key(*name));
-    let mut scoped = collect(headers, SCOPE.iter().chain(configured));
+    let mut scoped = collect(headers, present(headers, &SCOPE).chain(configured));
     scoped.extend(absent.map(|name| (ABSENT, name.as_str().as_bytes())));
     Identity {
         upstream,
         query,
-        credentials: collect(headers, CREDENTIALS.iter()),
+        credentials: collect(headers, present(headers, &CREDENTIALS)),
         key: None,
         headers: scoped,
         namespace,
@@ -322,6 +339,17 @@ impl fmt::Display for Decimal {
         let parts = (f64::from(self.0) * 10_000.0).round() as i64;
         let sign = if parts < 0 { "-" } else { "" };
         let parts = parts.unsigned_abs();
+        if sign.is_empty() && parts < 100_000 {
+            let mut text = *b"0.0000";
+            let mut rest = parts;
+            for at in [5, 4, 3, 2, 0] {
+                if let Some(digit) = text.get_mut(at) {
+                    *digit += u8::try_from(rest % 10).unwrap_or(0);
+                }
+                rest /= 10;
+            }
+            return f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?);
+        }
         write!(f, "{sign}{}.{:04}", parts / 10_000, parts % 10_000)
     }
 }

@@ -26,8 +26,8 @@ pub(super) struct Readings(Cache<RequestId, Arc<Prepared>, Weight>);
 struct Weight;
 
 impl Weighter<RequestId, Arc<Prepared>> for Weight {
-    fn weight(&self, _: &RequestId, prepared: &Arc<Prepared>) -> u64 {
-        prepared.weight() as u64
+    fn weight(&self, request: &RequestId, prepared: &Arc<Prepared>) -> u64 {
+        (request.weight() + prepared.weight()) as u64
     }
 }
 
