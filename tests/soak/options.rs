@@ -1,0 +1,77 @@
+//! How a soak is run.
+
+use std::time::Duration;
+
+/// See the fields; the same options give the same requests and faults.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What is asked and what goes wrong follows from it.
+    pub seed: u64,
+    /// Requests per second, over all replicas.
+    pub rate: u32,
+    /// Without faults, before memory and descriptors are first looked at.
+    pub warm_up: Duration,
+    /// With faults.
+    pub lasting: Duration,
+    /// From one fault to the next, on average.
+    pub apart: Duration,
+    /// How long one lasts, on average.
+    pub fault: Duration,
+    /// How long the replicas wait for upstream (`timeouts.first_byte`, `timeouts.idle`).
+    pub upstream_timeout: Duration,
+    /// How much more memory a replica may hold at the end than after the warm-up, in bytes.
+    pub memory_bound: u64,
+}
+
+impl Options {
+    /// A few seconds, in which every kind comes once.
+    pub fn short() -> Self {
+        Self {
+            seed: 1,
+            rate: 60,
+            warm_up: Duration::from_secs(3),
+            lasting: Duration::from_secs(11),
+            apart: Duration::from_millis(450),
+            fault: Duration::from_millis(600),
+            upstream_timeout: Duration::from_secs(3),
+            memory_bound: 64 * 1024 * 1024,
+        }
+    }
+
+    /// As the environment says (`SOAK_MINUTES`, `SOAK_SEED`, `SOAK_RATE`); `scripts/soak` sets that.
+    pub fn from_environment() -> Self {
+        let number = |name: &str, default: f64| {
+            let text = std::env::var(name).ok();
+            text.map_or(default, |text| text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
+        };
+        let lasting = Duration::from_secs_f64(number("SOAK_MINUTES", 20.0) * 60.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers")]
+        Self {
+            seed: number("SOAK_SEED", 1.0) as u64,
+            rate: number("SOAK_RATE", 50.0) as u32,
+            warm_up: (lasting / 10).clamp(Duration::from_secs(5), Duration::from_mins(1)),
+            lasting: lasting.mul_f64(0.9),
+            apart: Duration::from_secs(3),
+            fault: Duration::from_secs(3),
+            upstream_timeout: Duration::from_secs(8),
+            memory_bound: 32 * 1024 * 1024,
+        }
+    }
+
+    /// After this a reply does not come any more.
+    pub fn patience(&self) -> Duration {
+        self.upstream_timeout + STALL_BOUND
+    }
+
+    /// How this run is repeated.
+    pub fn command(&self) -> String {
+        let minutes = (self.lasting + self.warm_up).as_secs_f64() / 60.0;
+        format!("scripts/soak --minutes {} --seed {} --rate {}", minutes.round(), self.seed, self.rate)
+    }
+}
+
+/// No request whose upstream answers may take longer. Generous: what is looked for is one that hangs.
+pub const STALL_BOUND: Duration = Duration::from_secs(20);
+
+/// So many more descriptors than after the warm-up a replica may hold.
+pub const DESCRIPTOR_BOUND: usize = 16;
