@@ -91,33 +91,32 @@ impl Report {
         self.count(|outcome| *outcome == Outcome::Left)
     }
 
-    /// The longest of a request that upstream did not keep waiting until it failed.
-    fn longest(&self) -> Duration {
+    /// The request that took longest, of those that upstream did not keep waiting until they failed.
+    fn slowest(&self) -> Option<&Seen> {
         let own = self.seen.iter().filter(|seen| seen.outcome != Outcome::Upstream);
-        own.map(|seen| seen.took).max().unwrap_or_default()
+        own.max_by_key(|seen| seen.took)
+    }
+
+    fn longest(&self) -> Duration {
+        self.slowest().map(|seen| seen.took).unwrap_or_default()
+    }
+
+    /// A request, and which faults there were while it was under way.
+    fn told(&self, seen: &Seen) -> String {
+        let end = seen.started + seen.took;
+        let meanwhile = self.made.iter().filter(|made| seen.started <= made.until && made.from <= end);
+        let meanwhile: Vec<_> = meanwhile.map(|made| made.kind.name()).collect();
+        let Seen { number, took, outcome, .. } = seen;
+        format!("request {number}, {} ms, during [{}]: {outcome:?}", took.as_millis(), meanwhile.join(", "))
     }
 
     /// Every promise that was broken, in words; empty where all were kept.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.broken.clone();
         for seen in &self.seen {
-            let (what, text) = match &seen.outcome {
-                Outcome::Wrong(text) => ("wrong", text),
-                Outcome::Lost(text) => ("lost", text),
-                Outcome::Failed(text) => ("failed", text),
-                _ => continue,
-            };
-            let meanwhile = self
-                .made
-                .iter()
-                .filter(|made| seen.started <= made.until && made.from <= seen.started + seen.took);
-            let meanwhile: Vec<_> = meanwhile.map(|made| made.kind.name()).collect();
-            problems.push(format!(
-                "request {} {what} after {} ms, during [{}]: {text}",
-                seen.number,
-                seen.took.as_millis(),
-                meanwhile.join(", ")
-            ));
+            if matches!(seen.outcome, Outcome::Wrong(_) | Outcome::Lost(_) | Outcome::Failed(_)) {
+                problems.push(self.told(seen));
+            }
         }
         if self.longest() > STALL_BOUND {
             problems.push(format!("a request took {:?}", self.longest()));
@@ -227,6 +226,9 @@ impl fmt::Display for Report {
         self.replicas(f)?;
         writeln!(f)?;
         self.faults(f)?;
+        if let Some(slowest) = self.slowest() {
+            writeln!(f, "\nThe slowest: {}", self.told(slowest))?;
+        }
         let problems = self.problems();
         if !problems.is_empty() {
             writeln!(f, "\n{} promises broken; again by `{}`:", problems.len(), self.options.command())?;

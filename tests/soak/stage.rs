@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use rejoinder::simulated::{Fault, Gate, Simulated, SimulatedOptions};
 
 use crate::load::Load;
-use crate::options::{DESCRIPTOR_BOUND, Options};
+use crate::options::Options;
 use crate::replicas::{Held, MORTAL, OTHER_TTL, REPLICAS, Replica, TTL};
 use crate::report::{Made, Report};
 use crate::schedule::{Event, Kind, Place, Schedule};
@@ -16,6 +16,9 @@ use crate::support::redis::{Redis, free_port, redis, until};
 
 /// How long what must come about may take: that a configuration is read, that a store is well again.
 const SOON: Duration = Duration::from_mins(1);
+
+/// A replica whose descriptors have not changed for so long lets no more go: longer than `timeouts.keep_alive`.
+const AT_REST: Duration = Duration::from_millis(2500);
 
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -62,7 +65,7 @@ pub async fn soak(options: Options) -> Report {
     };
 
     let next = load.run(0, options.warm_up, false).await;
-    let before: Vec<_> = stage.replicas.iter().map(|replica| replica.held()).collect();
+    let before = stage.held_at_rest().await;
     let asking = tokio::spawn({
         let load = Arc::clone(&load);
         async move { load.run(next, options.lasting, true).await }
@@ -72,7 +75,7 @@ pub async fn soak(options: Options) -> Report {
     stage.all_is_well().await;
     // As before the faults: what is left then has leaked.
     load.run(next, options.warm_up, false).await;
-    let after = stage.held_in_the_end(&before).await;
+    let after = stage.held_at_rest().await;
     let held = before.into_iter().zip(after).collect();
     let made = std::mem::take(&mut *stage.made.lock());
     let broken = std::mem::take(&mut *stage.broken.lock());
@@ -96,7 +99,7 @@ hot_max_age = "5s"
 [timeouts]
 first_byte = "{timeout}s"
 idle = "{timeout}s"
-keep_alive = "5s"
+keep_alive = "1s"
 [log]
 requests = false
 "#,
@@ -217,14 +220,23 @@ impl Stage {
         }
     }
 
-    /// What the replicas hold, once what is idle has been let go.
-    async fn held_in_the_end(&self, before: &[Option<Held>]) -> Vec<Option<Held>> {
-        for (replica, before) in self.replicas.iter().zip(before) {
-            let few =
-                |held: Held| before.is_none_or(|b| held.descriptors <= b.descriptors + DESCRIPTOR_BOUND / 2);
-            comes_about(async || replica.held().is_none_or(few)).await;
+    /// What the replicas hold, once they have let go of what is idle.
+    async fn held_at_rest(&self) -> Vec<Option<Held>> {
+        let look = || self.replicas.iter().map(|replica| replica.held()).collect::<Vec<_>>();
+        let descriptors = |held: &[Option<Held>]| -> Vec<_> {
+            held.iter().map(|held| held.map(|held| held.descriptors)).collect()
+        };
+        let begun = Instant::now();
+        let (mut last, mut since) = (look(), begun);
+        while since.elapsed() < AT_REST && begun.elapsed() < SOON {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let now = look();
+            if descriptors(&now) != descriptors(&last) {
+                since = Instant::now();
+            }
+            last = now;
         }
-        self.replicas.iter().map(|replica| replica.held()).collect()
+        last
     }
 }
 
