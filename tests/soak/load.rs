@@ -250,20 +250,17 @@ impl Load {
             let text = format!("{status}: {:?}", reply.body);
             return self.excused(plan, started).unwrap_or(Outcome::Failed(text));
         }
+        // A hit is never excused: what upstream spoilt must not be stored.
+        let excused = self.excused_inside(plan, started).filter(|_| layer.is_none());
+        if excused.is_some() && memchr::memmem::find(&reply.body, b"\"error\"").is_some() {
+            return Outcome::Upstream;
+        }
         let (oracle, asked) = (Arc::clone(&self.oracle), plan.asked);
         // What cannot even be read fails there.
-        let verdict = tokio::spawn(async move { oracle.judge(&asked, &reply).await }).await;
-        match verdict {
+        match tokio::spawn(async move { oracle.judge(&asked, &reply).await }).await {
             Ok(Verdict::Right) => Outcome::Right(layer),
-            // A hit is never excused: what upstream spoilt must not be stored.
-            Ok(Verdict::Wrong(text) | Verdict::Failed(text)) if layer.is_some() => Outcome::Wrong(text),
-            Ok(Verdict::Wrong(text) | Verdict::Failed(text)) => {
-                self.excused_inside(plan, started).unwrap_or(Outcome::Wrong(text))
-            }
-            Err(error) => self
-                .excused_inside(plan, started)
-                .filter(|_| layer.is_none())
-                .unwrap_or_else(|| Outcome::Wrong(format!("not to be read: {error}"))),
+            Ok(Verdict::Wrong(text) | Verdict::Failed(text)) => excused.unwrap_or(Outcome::Wrong(text)),
+            Err(error) => excused.unwrap_or_else(|| Outcome::Wrong(format!("not to be read: {error}"))),
         }
     }
 

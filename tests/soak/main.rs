@@ -43,7 +43,10 @@ async fn every_fault_once_costs_nobody_a_reply() {
 #[ignore = "takes as long as SOAK_MINUTES says; started by scripts/soak"]
 async fn at_length() {
     let report = stage::soak(Options::from_environment()).await;
-    println!("{report}");
+    match std::env::var_os("SOAK_REPORT") {
+        Some(file) => std::fs::write(file, report.to_string()).unwrap(),
+        None => println!("{report}"),
+    }
     let problems = report.problems();
     assert!(problems.is_empty(), "{} promises broken", problems.len());
 }

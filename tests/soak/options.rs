@@ -19,6 +19,8 @@ pub struct Options {
     pub fault: Duration,
     /// How long the replicas wait for upstream (`timeouts.first_byte`, `timeouts.idle`).
     pub upstream_timeout: Duration,
+    /// Whether the verifier judges what is alike. A build without optimisation is too slow for it.
+    pub verifier: bool,
     /// How much more memory a replica may hold at the end than after the warm-up, in bytes.
     pub memory_bound: u64,
 }
@@ -29,11 +31,12 @@ impl Options {
         Self {
             seed: 1,
             rate: 60,
-            warm_up: Duration::from_secs(3),
-            lasting: Duration::from_secs(11),
-            apart: Duration::from_millis(450),
-            fault: Duration::from_millis(600),
-            upstream_timeout: Duration::from_secs(3),
+            warm_up: Duration::from_secs(2),
+            lasting: Duration::from_secs(9),
+            apart: Duration::from_millis(400),
+            fault: Duration::from_millis(500),
+            upstream_timeout: Duration::from_secs(2),
+            verifier: false,
             memory_bound: 64 * 1024 * 1024,
         }
     }
@@ -54,6 +57,7 @@ impl Options {
             apart: Duration::from_secs(3),
             fault: Duration::from_secs(3),
             upstream_timeout: Duration::from_secs(8),
+            verifier: !cfg!(debug_assertions),
             memory_bound: 32 * 1024 * 1024,
         }
     }

@@ -18,7 +18,7 @@ use crate::support::redis::{Redis, free_port, redis, until};
 const SOON: Duration = Duration::from_mins(1);
 
 /// A replica whose descriptors have not changed for so long lets no more go: longer than `timeouts.keep_alive`.
-const AT_REST: Duration = Duration::from_millis(2500);
+const AT_REST: Duration = Duration::from_millis(1500);
 
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -93,6 +93,7 @@ embedder_url = "{}"
 similarity_threshold = 0.8
 [cache]
 min_confidence = 0.4
+verifier = {}
 [redis]
 hot_max_bytes = "4MiB"
 hot_max_age = "5s"
@@ -106,6 +107,7 @@ requests = false
         upstream.url(),
         redis.url(),
         embedder.url(),
+        options.verifier,
     )
 }
 
