@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::options::Options;
 use crate::replicas::{REPLICAS, Replica};
 use crate::report::{Outcome, Seen};
-use crate::schedule::{Kind, Place, Schedule};
+use crate::schedule::{Place, Schedule};
 use crate::support::client::{Ask, Connection, Reply};
 use crate::support::traffic::{ASKERS, Asked, Oracle, Question, Verdict, layer};
 
@@ -38,7 +38,7 @@ struct Plan {
     /// The client takes no stored reply (`Cache-Control: no-cache`).
     fresh: bool,
     /// What upstream is to do, where it is asked.
-    fault: Option<(Kind, &'static str)>,
+    fault: Option<&'static str>,
     /// The client leaves so soon after the request, or after the first bytes.
     leaves: Option<Duration>,
 }
@@ -63,7 +63,7 @@ impl Plan {
         let leaves = (leaves && at(Place::Clients).is_some()).then_some(soon);
         // Who leaves does not see what became of it: it must not spoil what others wait for.
         let kind = at(Place::Upstream).filter(|_| meets && leaves.is_none());
-        let fault = kind.and_then(|kind| Some((kind, kind.header(&mut rng)?)));
+        let fault = kind.and_then(|kind| kind.header(&mut rng));
         Self { asked, target, fresh, fault, leaves }
     }
 
@@ -72,7 +72,7 @@ impl Plan {
         if self.fresh {
             ask = ask.header("cache-control", "no-cache");
         }
-        if let Some((_, header)) = self.fault {
+        if let Some(header) = self.fault {
             ask = ask.header("x-simulated-fault", header);
         }
         ask
@@ -90,11 +90,34 @@ enum Got {
     Cut(String),
 }
 
+/// How a request failed.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    Status(u16),
+    /// The reply broke off, or none began.
+    Cut,
+}
+
+impl Failure {
+    /// Whether it is what upstream's fault must look like to the client.
+    fn follows_from(self, fault: &str) -> bool {
+        match (fault.split_once('='), self) {
+            (Some(("status", code)), Self::Status(status)) => code == status.to_string(),
+            // In the middle of the reply, or before the replica passed on anything of it.
+            (Some(("reset" | "close", _)), failure) => matches!(failure, Self::Cut | Self::Status(502)),
+            (Some(("stall", _)), failure) => matches!(failure, Self::Cut | Self::Status(502 | 504)),
+            (None, Self::Status(502)) => matches!(fault, "reset" | "close" | "garbage"),
+            (None, Self::Status(504)) => fault == "stall",
+            _ => false,
+        }
+    }
+}
+
 /// When a request with a fault for upstream was under way.
 #[derive(Debug, Clone, Copy)]
 struct Spoilt {
     number: u64,
-    kind: Kind,
+    fault: &'static str,
     from: Instant,
     until: Option<Instant>,
 }
@@ -164,8 +187,8 @@ impl Load {
             self.leave(&plan, soon).await;
             return self.note(number, started, false, Outcome::Left);
         }
-        if let Some((kind, _)) = plan.fault {
-            let spoilt = Spoilt { number, kind, from: started, until: None };
+        if let Some(fault) = plan.fault {
+            let spoilt = Spoilt { number, fault, from: started, until: None };
             self.spoilt.lock().entry(plan.name()).or_default().push(spoilt);
         }
         let (outcome, retried) = self.ask(&plan, started).await;
@@ -182,7 +205,9 @@ impl Load {
                 match tokio::time::timeout(self.options.patience(), self.attempt(plan, target)).await {
                     // A client that loses its replica asks another.
                     Ok(Got::Cut(_)) if self.replicas[target].was_away(sent) => continue,
-                    Ok(Got::Cut(error)) => self.excused(plan, started).unwrap_or(Outcome::Lost(error)),
+                    Ok(Got::Cut(error)) => {
+                        self.excused(plan, started, Failure::Cut).unwrap_or(Outcome::Lost(error))
+                    }
                     Ok(Got::Reply(reply)) => self.judge(plan, reply, started).await,
                     Err(_) => Outcome::Lost("no end of the reply".to_owned()),
                 };
@@ -248,7 +273,8 @@ impl Load {
         };
         if status != 200 {
             let text = format!("{status}: {:?}", reply.body);
-            return self.excused(plan, started).unwrap_or(Outcome::Failed(text));
+            let failure = Failure::Status(status.as_u16());
+            return self.excused(plan, started, failure).unwrap_or(Outcome::Failed(text));
         }
         // A hit is never excused: what upstream spoilt must not be stored.
         let excused = self.excused_inside(plan, started).filter(|_| layer.is_none());
@@ -264,24 +290,24 @@ impl Load {
         }
     }
 
-    /// The fault of upstream by which a request may have failed: its own, that of one for the same at the same time,
-    /// or that upstream was not there.
-    fn excused(&self, plan: &Plan, started: Instant) -> Option<Outcome> {
-        let excused = self.is_spoilt(plan, started, |_| true)
-            || self.gone.lock().iter().any(|(from, until)| overlaps(*from, *until, started));
+    /// Whether a request may have failed like this by a fault of upstream: its own, that of one for the same at the
+    /// same time, or that upstream was not there.
+    fn excused(&self, plan: &Plan, started: Instant, failure: Failure) -> Option<Outcome> {
+        let gone = || self.gone.lock().iter().any(|(from, until)| overlaps(*from, *until, started));
+        let excused = self.is_spoilt(plan, started, |fault| failure.follows_from(fault))
+            || matches!(failure, Failure::Cut | Failure::Status(502)) && gone();
         excused.then_some(Outcome::Upstream)
     }
 
-    /// As [`Self::excused`], for what came with 200, whole: only one kind of fault does that.
+    /// As [`Self::excused`], for what came with 200, whole: only one fault does that.
     fn excused_inside(&self, plan: &Plan, started: Instant) -> Option<Outcome> {
-        let inside = |kind| kind == Kind::UpstreamErrorsInside;
-        self.is_spoilt(plan, started, inside).then_some(Outcome::Upstream)
+        self.is_spoilt(plan, started, |fault| fault == "error").then_some(Outcome::Upstream)
     }
 
-    fn is_spoilt(&self, plan: &Plan, started: Instant, which: impl Fn(Kind) -> bool) -> bool {
+    fn is_spoilt(&self, plan: &Plan, started: Instant, which: impl Fn(&str) -> bool) -> bool {
         let spoilt = self.spoilt.lock();
-        let times = spoilt.get(&plan.name()).into_iter().flatten();
-        times.into_iter().any(|time| which(time.kind) && overlaps(time.from, time.until, started))
+        let mut times = spoilt.get(&plan.name()).into_iter().flatten();
+        times.any(|time| which(time.fault) && overlaps(time.from, time.until, started))
     }
 
     fn note(&self, number: u64, started: Instant, retried: bool, outcome: Outcome) {
