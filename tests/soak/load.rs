@@ -46,11 +46,11 @@ struct Plan {
 impl Plan {
     fn new(seed: u64, number: u64, time: Option<Duration>, schedule: &Schedule) -> Self {
         let mut rng = Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(number));
-        let asker = rng.usize(..ASKERS.len());
+        let whose = rng.usize(..ASKERS.len());
         // Some are asked often, some seldom.
         let question = rng.usize(..QUESTIONS).min(rng.usize(..QUESTIONS));
         let asked = Asked {
-            asker,
+            asker: whose,
             question: Question::numbered(question),
             wording: usize::from(rng.u8(..100) < 25),
             streamed: rng.bool(),
@@ -81,13 +81,6 @@ impl Plan {
     fn name(&self) -> (usize, String) {
         (self.asked.asker, self.asked.prompt())
     }
-}
-
-/// What became of one attempt at one replica.
-enum Got {
-    Reply(Reply),
-    /// The connection failed, or the reply was cut.
-    Cut(String),
 }
 
 /// How a request failed.
@@ -201,16 +194,15 @@ impl Load {
         for turn in 0..REPLICAS {
             let target = (plan.target + turn) % REPLICAS;
             let sent = Instant::now();
-            let outcome =
-                match tokio::time::timeout(self.options.patience(), self.attempt(plan, target)).await {
-                    // A client that loses its replica asks another.
-                    Ok(Got::Cut(_)) if self.replicas[target].was_away(sent) => continue,
-                    Ok(Got::Cut(error)) => {
-                        self.excused(plan, started, Failure::Cut).unwrap_or(Outcome::Lost(error))
-                    }
-                    Ok(Got::Reply(reply)) => self.judge(plan, reply, started).await,
-                    Err(_) => Outcome::Lost("no end of the reply".to_owned()),
-                };
+            let outcome = match tokio::time::timeout(self.options.patience(), self.attempt(plan, target))
+                .await
+            {
+                // A client that loses its replica asks another.
+                Ok(Err(_)) if self.replicas[target].was_away(sent) => continue,
+                Ok(Err(error)) => self.excused(plan, started, Failure::Cut).unwrap_or(Outcome::Lost(error)),
+                Ok(Ok(reply)) => self.judge(plan, reply, started).await,
+                Err(_) => Outcome::Lost("no end of the reply".to_owned()),
+            };
             return (outcome, turn > 0);
         }
         (Outcome::Lost("no replica lives".to_owned()), true)
@@ -227,7 +219,8 @@ impl Load {
         }
     }
 
-    async fn attempt(&self, plan: &Plan, target: usize) -> Got {
+    /// One attempt at one replica; `Err` where the connection failed or the reply was cut.
+    async fn attempt(&self, plan: &Plan, target: usize) -> Result<Reply, String> {
         let address = self.replicas[target].address;
         let ask = plan.ask(&format!("http://{address}"));
         loop {
@@ -238,17 +231,17 @@ impl Load {
                 Some((connection, _)) => connection,
                 None => match Connection::open(address).await {
                     Ok(connection) => connection,
-                    Err(error) => return Got::Cut(error.to_string()),
+                    Err(error) => return Err(error.to_string()),
                 },
             };
             match connection.send(ask.clone()).await {
                 Ok(reply) => {
                     self.idle[target].lock().push((connection, Instant::now()));
-                    return Got::Reply(reply);
+                    return Ok(reply);
                 }
                 // It was closed before the request went out.
                 Err(error) if reused && (error.is_canceled() || error.is_closed()) => {}
-                Err(error) => return Got::Cut(format!("{error:?}")),
+                Err(error) => return Err(format!("{error:?}")),
             }
         }
     }

@@ -242,6 +242,7 @@ impl fmt::Display for Report {
 
 fn mebibytes(bytes: i64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let bytes = bytes as f64;
-    bytes / MEBIBYTE as f64
+    {
+        bytes as f64 / MEBIBYTE as f64
+    }
 }
