@@ -33,7 +33,7 @@ async fn every_fault_once_costs_nobody_a_reply() {
     let kinds: HashSet<_> = report.made.iter().map(|made| made.kind).collect();
     assert_eq!(kinds.len(), Kind::ALL.len(), "{report}");
     for layer in [Some("exact"), Some("semantic"), None] {
-        assert!(report.right(layer) > 20, "{layer:?}: {report}");
+        assert!(report.right(layer) > 0, "{layer:?}: {report}");
     }
     assert!(report.upstreams_own() > 0 && report.left() > 0, "{report}");
 }

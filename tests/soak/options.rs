@@ -5,6 +5,8 @@ use std::time::Duration;
 /// See the fields; the same options give the same requests and faults.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
+    /// As they were asked for; `None` for the short one.
+    pub minutes: Option<f64>,
     /// What is asked and what goes wrong follows from it.
     pub seed: u64,
     /// Requests per second, over all replicas.
@@ -21,23 +23,21 @@ pub struct Options {
     pub upstream_timeout: Duration,
     /// Whether the verifier judges what is alike. A build without optimisation is too slow for it.
     pub verifier: bool,
-    /// How much more memory a replica may hold at the end than after the warm-up, in bytes.
-    pub memory_bound: u64,
 }
 
 impl Options {
     /// A few seconds, in which every kind comes once.
     pub fn short() -> Self {
         Self {
+            minutes: None,
             seed: 1,
             rate: 60,
             warm_up: Duration::from_secs(2),
             lasting: Duration::from_secs(9),
             apart: Duration::from_millis(400),
             fault: Duration::from_millis(500),
-            upstream_timeout: Duration::from_secs(2),
+            upstream_timeout: Duration::from_secs(5),
             verifier: false,
-            memory_bound: 64 * 1024 * 1024,
         }
     }
 
@@ -47,9 +47,11 @@ impl Options {
             let text = std::env::var(name).ok();
             text.map_or(default, |text| text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
         };
-        let lasting = Duration::from_secs_f64(number("SOAK_MINUTES", 20.0) * 60.0);
+        let minutes = number("SOAK_MINUTES", 20.0);
+        let lasting = Duration::from_secs_f64(minutes * 60.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers")]
         Self {
+            minutes: Some(minutes),
             seed: number("SOAK_SEED", 1.0) as u64,
             rate: number("SOAK_RATE", 50.0) as u32,
             warm_up: (lasting / 10).clamp(Duration::from_secs(5), Duration::from_mins(1)),
@@ -58,7 +60,6 @@ impl Options {
             fault: Duration::from_secs(3),
             upstream_timeout: Duration::from_secs(8),
             verifier: !cfg!(debug_assertions),
-            memory_bound: 32 * 1024 * 1024,
         }
     }
 
@@ -69,8 +70,9 @@ impl Options {
 
     /// How this run is repeated.
     pub fn command(&self) -> String {
-        let minutes = (self.lasting + self.warm_up).as_secs_f64() / 60.0;
-        format!("scripts/soak --minutes {} --seed {} --rate {}", minutes.round(), self.seed, self.rate)
+        let Some(minutes) = self.minutes else { return "cargo test --test soak".to_owned() };
+        let build = if cfg!(debug_assertions) { " --debug" } else { "" };
+        format!("scripts/soak --minutes {minutes} --seed {} --rate {}{build}", self.seed, self.rate)
     }
 }
 
@@ -79,3 +81,6 @@ pub const STALL_BOUND: Duration = Duration::from_secs(20);
 
 /// So many more descriptors than after the warm-up a replica may hold.
 pub const DESCRIPTOR_BOUND: usize = 16;
+
+/// So much more memory than after the warm-up a replica may hold, in bytes.
+pub const MEMORY_BOUND: u64 = 32 * 1024 * 1024;

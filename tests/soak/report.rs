@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::options::{DESCRIPTOR_BOUND, Options, STALL_BOUND};
+use crate::options::{DESCRIPTOR_BOUND, MEMORY_BOUND, Options, STALL_BOUND};
 use crate::replicas::{Held, MORTAL};
 use crate::schedule::Kind;
 
@@ -124,7 +124,7 @@ impl Report {
         for (number, (before, after)) in self.held.iter().enumerate() {
             let (Some(before), Some(after)) = (before, after) else { continue };
             let grown = after.memory.saturating_sub(before.memory);
-            if grown > self.options.memory_bound {
+            if grown > MEMORY_BOUND {
                 problems.push(format!("replica {number} holds {} MiB more", grown / MEBIBYTE));
             }
             let grown = after.descriptors.saturating_sub(before.descriptors);
@@ -184,7 +184,7 @@ impl Report {
                 growth(after.descriptors as u64, before.descriptors as u64),
             )?;
         }
-        let memory = self.options.memory_bound / MEBIBYTE;
+        let memory = MEMORY_BOUND / MEBIBYTE;
         writeln!(f, "\nNo replica may grow by more than {memory} MiB or {DESCRIPTOR_BOUND} descriptors.")
     }
 
@@ -229,9 +229,11 @@ impl fmt::Display for Report {
         if let Some(slowest) = self.slowest() {
             writeln!(f, "\nThe slowest: {}", self.told(slowest))?;
         }
+        let verifier = if self.options.verifier { "on" } else { "off" };
+        writeln!(f, "\nBy `{}`; verifier {verifier}.", self.options.command())?;
         let problems = self.problems();
         if !problems.is_empty() {
-            writeln!(f, "\n{} promises broken; again by `{}`:", problems.len(), self.options.command())?;
+            writeln!(f, "\n**{} promises broken.** By that command the same happens again:", problems.len())?;
             for problem in problems.iter().take(SHOWN) {
                 writeln!(f, "- {problem}")?;
             }
