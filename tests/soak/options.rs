@@ -33,9 +33,9 @@ impl Options {
             seed: 1,
             rate: 60,
             warm_up: Duration::from_secs(2),
-            lasting: Duration::from_secs(9),
-            apart: Duration::from_millis(400),
-            fault: Duration::from_millis(500),
+            lasting: Duration::from_secs(7),
+            apart: Duration::from_millis(320),
+            fault: Duration::from_millis(400),
             upstream_timeout: Duration::from_secs(5),
             verifier: false,
         }
@@ -79,8 +79,9 @@ impl Options {
 /// No request whose upstream answers may take longer. Generous: what is looked for is one that hangs.
 pub const STALL_BOUND: Duration = Duration::from_secs(20);
 
-/// So many more descriptors than after the warm-up a replica may hold.
-pub const DESCRIPTOR_BOUND: usize = 16;
+/// So many more descriptors than after the warm-up a replica may hold: twice the idle connections that it may keep to the
+/// embedder, as many as it had use for at once.
+pub const DESCRIPTOR_BOUND: usize = 32;
 
 /// So much more memory than after the warm-up a replica may hold, in bytes.
 pub const MEMORY_BOUND: u64 = 32 * 1024 * 1024;

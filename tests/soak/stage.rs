@@ -18,7 +18,7 @@ use crate::support::redis::{Redis, free_port, redis, until};
 const SOON: Duration = Duration::from_mins(1);
 
 /// A replica whose descriptors have not changed for so long lets no more go: longer than `timeouts.keep_alive`.
-const AT_REST: Duration = Duration::from_millis(1500);
+const AT_REST: Duration = Duration::from_millis(1000);
 
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -100,7 +100,7 @@ hot_max_age = "5s"
 [timeouts]
 first_byte = "{timeout}s"
 idle = "{timeout}s"
-keep_alive = "1s"
+keep_alive = "500ms"
 [log]
 requests = false
 "#,
