@@ -83,5 +83,6 @@ pub const STALL_BOUND: Duration = Duration::from_secs(20);
 /// embedder, as many as it had use for at once.
 pub const DESCRIPTOR_BOUND: usize = 32;
 
-/// So much more memory than after the warm-up a replica may hold, in bytes.
+/// So much more memory than after the warm-up a replica may hold, in bytes: as much as its two caches of what was read and
+/// laid out of late may take (`proxy/readings.rs`, `proxy/layouts.rs`), which fill with every new entry.
 pub const MEMORY_BOUND: u64 = 32 * 1024 * 1024;

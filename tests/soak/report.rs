@@ -55,13 +55,22 @@ pub struct Made {
     pub until: Instant,
 }
 
+/// What each replica held; the first and the last at rest.
+pub struct HeldAt {
+    /// After the warm-up.
+    pub before: Vec<Option<Held>>,
+    /// In the middle of the faults.
+    pub halfway: Vec<Option<Held>>,
+    /// At the end.
+    pub after: Vec<Option<Held>>,
+}
+
 /// All of it.
 pub struct Report {
     pub options: Options,
     pub seen: Vec<Seen>,
     pub made: Vec<Made>,
-    /// Of each replica, after the warm-up and at the end.
-    pub held: Vec<(Option<Held>, Option<Held>)>,
+    pub held: HeldAt,
     /// Other promises that were broken.
     pub broken: Vec<String>,
 }
@@ -121,7 +130,7 @@ impl Report {
         if self.longest() > STALL_BOUND {
             problems.push(format!("a request took {:?}", self.longest()));
         }
-        for (number, (before, after)) in self.held.iter().enumerate() {
+        for (number, (before, after)) in self.held.before.iter().zip(&self.held.after).enumerate() {
             let (Some(before), Some(after)) = (before, after) else { continue };
             let grown = after.memory.saturating_sub(before.memory);
             if grown > MEMORY_BOUND {
@@ -159,29 +168,26 @@ impl Report {
     fn replicas(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| replica | memory after warm-up | at the end | growth | descriptors after warm-up | at the end | growth |"
+            "| replica | memory after warm-up | half-way | at the end | descriptors after warm-up | at the end |"
         )?;
-        writeln!(f, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
-        for (number, held) in self.held.iter().enumerate() {
-            let name = if number == MORTAL {
-                format!("{} (the one killed)", number + 1)
-            } else {
-                (number + 1).to_string()
+        writeln!(f, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
+        let HeldAt { before, halfway, after } = &self.held;
+        for (number, ((before, halfway), after)) in before.iter().zip(halfway).zip(after).enumerate() {
+            let killed = if number == MORTAL { " (the one killed)" } else { "" };
+            let memory = |held: &Option<Held>| {
+                held.map_or("–".to_owned(), |held| format!("{:.1} MiB", mebibytes(held.memory)))
             };
-            let (Some(before), Some(after)) = held else {
-                writeln!(f, "| {name} | – | – | – | – | – | – |")?;
-                continue;
-            };
-            let growth = |after: u64, before: u64| after.cast_signed() - before.cast_signed();
+            let descriptors =
+                |held: &Option<Held>| held.map_or("–".to_owned(), |held| held.descriptors.to_string());
             writeln!(
                 f,
-                "| {name} | {:.1} MiB | {:.1} MiB | {:+.1} MiB | {} | {} | {:+} |",
-                mebibytes(before.memory.cast_signed()),
-                mebibytes(after.memory.cast_signed()),
-                mebibytes(growth(after.memory, before.memory)),
-                before.descriptors,
-                after.descriptors,
-                growth(after.descriptors as u64, before.descriptors as u64),
+                "| {}{killed} | {} | {} | {} | {} | {} |",
+                number + 1,
+                memory(before),
+                memory(halfway),
+                memory(after),
+                descriptors(before),
+                descriptors(after),
             )?;
         }
         let memory = MEMORY_BOUND / MEBIBYTE;
@@ -242,7 +248,7 @@ impl fmt::Display for Report {
     }
 }
 
-fn mebibytes(bytes: i64) -> f64 {
+fn mebibytes(bytes: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     {
         bytes as f64 / MEBIBYTE as f64

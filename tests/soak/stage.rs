@@ -9,7 +9,7 @@ use rejoinder::simulated::{Fault, Gate, Simulated, SimulatedOptions};
 use crate::load::Load;
 use crate::options::Options;
 use crate::replicas::{Held, MORTAL, OTHER_TTL, REPLICAS, Replica, TTL};
-use crate::report::{Made, Report};
+use crate::report::{HeldAt, Made, Report};
 use crate::schedule::{Event, Kind, Place, Schedule};
 use crate::support::encodings::GZIP;
 use crate::support::redis::{Redis, free_port, redis, until};
@@ -18,7 +18,7 @@ use crate::support::redis::{Redis, free_port, redis, until};
 const SOON: Duration = Duration::from_mins(1);
 
 /// A replica whose descriptors have not changed for so long lets no more go: longer than `timeouts.keep_alive`.
-const AT_REST: Duration = Duration::from_millis(1000);
+const AT_REST: Duration = Duration::from_secs(1);
 
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -70,13 +70,17 @@ pub async fn soak(options: Options) -> Report {
         let load = Arc::clone(&load);
         async move { load.run(next, options.lasting, true).await }
     });
-    stage.spoil(&schedule).await;
+    let halfway = async {
+        tokio::time::sleep(options.lasting / 2).await;
+        stage.held()
+    };
+    let ((), halfway) = tokio::join!(stage.spoil(&schedule), halfway);
     let next = asking.await.unwrap();
     stage.all_is_well().await;
     // As before the faults: what is left then has leaked.
     load.run(next, options.warm_up, false).await;
     let after = stage.held_at_rest().await;
-    let held = before.into_iter().zip(after).collect();
+    let held = HeldAt { before, halfway, after };
     let made = std::mem::take(&mut *stage.made.lock());
     let broken = std::mem::take(&mut *stage.broken.lock());
     let seen = std::mem::take(&mut *load.seen.lock());
@@ -222,17 +226,20 @@ impl Stage {
         }
     }
 
+    fn held(&self) -> Vec<Option<Held>> {
+        self.replicas.iter().map(|replica| replica.held()).collect()
+    }
+
     /// What the replicas hold, once they have let go of what is idle.
     async fn held_at_rest(&self) -> Vec<Option<Held>> {
-        let look = || self.replicas.iter().map(|replica| replica.held()).collect::<Vec<_>>();
         let descriptors = |held: &[Option<Held>]| -> Vec<_> {
             held.iter().map(|held| held.map(|held| held.descriptors)).collect()
         };
         let begun = Instant::now();
-        let (mut last, mut since) = (look(), begun);
+        let (mut last, mut since) = (self.held(), begun);
         while since.elapsed() < AT_REST && begun.elapsed() < SOON {
             tokio::time::sleep(LOOK_AGAIN).await;
-            let now = look();
+            let now = self.held();
             if descriptors(&now) != descriptors(&last) {
                 since = Instant::now();
             }
