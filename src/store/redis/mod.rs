@@ -67,6 +67,9 @@ const REFRESH_TIMEOUTS: u32 = 3;
 /// How far replicas' clocks may be apart.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
+/// How often rows of entries that have expired are taken out of memory and out of their index in Redis.
+const EXPIRE_EVERY: Duration = Duration::from_mins(1);
+
 /// How long closing waits for what is left to be written.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -179,6 +182,7 @@ impl Redis {
         let mut tasks = vec![
             tokio::spawn(keep(link.clone(), agreement.clone())).abort_handle(),
             tokio::spawn(tidy(Arc::clone(&core), gone_members)).abort_handle(),
+            tokio::spawn(expire(Arc::clone(&core))).abort_handle(),
         ];
         if core.hot.is_on() {
             let listening = tracking::listen(link, Arc::clone(&core.hot), names);
@@ -511,6 +515,24 @@ async fn tidy(core: Arc<Core>, mut gone: mpsc::Receiver<(Partition, Vec<EntryId>
     while let Some((partition, ids)) = gone.recv().await {
         if let Err(error) = core.tidy(&core.names.index(&partition), Some(&partition), &ids).await {
             debug!(%error, "an index was not tidied up; that waits until its members are met again");
+        }
+    }
+}
+
+/// Forgets what has expired on every replica's clock. Redis lets the entries go by itself, but not their rows here, nor
+/// the members of the index.
+async fn expire(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(link::jittered(EXPIRE_EVERY)).await;
+        let by = SystemTime::now().checked_sub(CLOCK_TOLERANCE).unwrap_or(SystemTime::UNIX_EPOCH);
+        let core = Arc::clone(&core);
+        let swept = tokio::task::spawn_blocking(move || {
+            for (partition, ids) in core.partitions.expire(by) {
+                core.forget_members(partition, ids);
+            }
+        });
+        if let Err(error) = swept.await {
+            debug!(%error, "expired entries were not taken out of memory");
         }
     }
 }

@@ -5,11 +5,13 @@
 //! is newer is read and placed. If none of the few is there, Redis lost writes that were seen here (a failover,
 //! an old snapshot) or they were all replaced, and the whole list of members is compared: since replication and
 //! persistence keep the order of writes, one that is still there proves all before it, so there is no silent
-//! hole. Entries that left Redis are found out when they are loaded, and go then.
+//! hole. Entries that left Redis are found out when they are loaded, and go then; those that expired go now and then
+//! by themselves.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use parking_lot::{Mutex, RwLock};
 
@@ -170,6 +172,31 @@ impl Partitions {
         let upkeep = self.take_out(loaded, &mut rows, id);
         drop(rows);
         self.tend(loaded.partition, upkeep);
+    }
+
+    /// Takes out the rows of entries that had expired by a time; which they were, by partition. Nobody may ever ask for
+    /// them again, and so find out that they left Redis.
+    pub(super) fn expire(&self, by: SystemTime) -> Vec<(Partition, Vec<EntryId>)> {
+        let all: Vec<_> = self.table.read().values().map(Arc::clone).collect();
+        let mut gone = Vec::new();
+        for loaded in all {
+            let mut rows = loaded.rows.lock();
+            let expired = |held: &Held| held.slot.entry.remaining(by).is_zero();
+            let ids: Vec<_> =
+                rows.by_id.iter().filter(|(_, held)| expired(held)).map(|(id, _)| *id).collect();
+            let mut due = false;
+            for id in &ids {
+                due |= self.take_out(&loaded, &mut rows, id) == Upkeep::Due;
+            }
+            drop(rows);
+            if due {
+                self.tend(loaded.partition, Upkeep::Due);
+            }
+            if !ids.is_empty() {
+                gone.push((loaded.partition, ids));
+            }
+        }
+        gone
     }
 
     /// Gives everything up.
@@ -358,6 +385,8 @@ impl Rows {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::store::index::codes::Codes;
     use crate::store::tests::{Random, entry, key, partition};
@@ -432,6 +461,29 @@ mod tests {
         assert_eq!(partitions.index.len(&partition(1)), 0);
         assert_eq!(partitions.usage(), (0, 0, 0));
         assert!(!partitions.insert(&loaded, 1, row(1)), "a partition given up takes nothing more");
+    }
+
+    #[test]
+    fn what_has_expired_goes_unasked_and_what_has_not_stays() {
+        let partitions = partitions(1 << 20);
+        let loaded = partitions.open(&partition(1));
+        let empty = partitions.usage().1;
+        let now = SystemTime::now();
+        for number in 0..10 {
+            let mut row = row(number);
+            row.entry.created_at = now;
+            row.entry.ttl = Duration::from_secs(number + 1);
+            partitions.insert(&loaded, number + 1, row);
+        }
+        assert_eq!(partitions.expire(now), []);
+        let gone = partitions.expire(now + Duration::from_secs(4));
+        let [(of, ids)] = gone.as_slice() else { panic!("{gone:?}") };
+        let ids: HashSet<_> = ids.iter().copied().collect();
+        assert_eq!((*of, ids), (partition(1), (0..4).map(|number| key(number).id()).collect()));
+        assert_eq!(partitions.index.len(&partition(1)), 6);
+        partitions.expire(now + Duration::from_mins(1));
+        assert_eq!(partitions.index.len(&partition(1)), 0);
+        assert_eq!(partitions.usage().1, empty, "their bytes are counted back");
     }
 
     #[test]

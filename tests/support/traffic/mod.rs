@@ -9,6 +9,7 @@
     reason = "helpers of tests fail the test"
 )]
 
+mod oracle;
 mod questions;
 mod report;
 
@@ -21,14 +22,14 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use parking_lot::Mutex;
 use rejoinder::config::{Config, EmbedderKind};
-use rejoinder::simulated::Simulated;
 use tokio::task::JoinHandle;
 
-use super::client::{Connection, Reply};
+use super::Proxy;
+use super::client::Connection;
 use super::redis::until;
-use super::{Proxy, Said};
+pub use oracle::{Asked, Oracle};
 pub use questions::{ASKERS, Question, WORDINGS};
-pub use report::{Report, Sample, Verdict};
+pub use report::{Report, Sample, Verdict, layer, status};
 
 /// A request without a whole reply after this has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,12 +96,6 @@ struct Earlier {
     recent: Mutex<VecDeque<Question>>,
 }
 
-/// Knows the right reply to each prompt of each asker.
-struct Oracle {
-    upstream: Simulated,
-    known: Mutex<HashMap<(usize, String), String>>,
-}
-
 impl Traffic {
     /// Clients begin to ask these proxies, each request any one of them.
     pub async fn start(proxies: &[&Proxy]) -> Self {
@@ -114,7 +109,7 @@ impl Traffic {
             options,
             targets: Mutex::new(targets.to_vec()),
             under_way: Mutex::default(),
-            oracle: Oracle { upstream: super::upstream().await, known: Mutex::default() },
+            oracle: Oracle::start().await,
             earlier: ASKERS.iter().map(|_| Earlier::default()).collect(),
             samples: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -178,10 +173,7 @@ impl Traffic {
 
 /// What is asked next.
 struct Next {
-    asker: usize,
-    question: Question,
-    wording: usize,
-    streamed: bool,
+    asked: Asked,
     fresh: bool,
 }
 
@@ -201,7 +193,7 @@ impl Shared {
             let wording = usize::from(rng.u8(..100) < REWORDED);
             (recent[rng.usize(..recent.len())], wording)
         };
-        Next { asker, question, wording, streamed: rng.bool(), fresh: rng.u8(..100) < 2 }
+        Next { asked: Asked { asker, question, wording, streamed: rng.bool() }, fresh: rng.u8(..100) < 2 }
     }
 
     /// Counts a request to one of the targets as under way; `None` where there is no target.
@@ -217,49 +209,6 @@ impl Shared {
             *count -= 1;
         }
     }
-
-    async fn judge(&self, next: &Next, prompt: &str, reply: &Reply) -> Verdict {
-        if reply.status != 200 {
-            return Verdict::Failed(format!("{} to {prompt:?}: {:?}", reply.status, reply.body));
-        }
-        let said = said(next, reply);
-        let own = self.oracle.text(next.asker, prompt).await;
-        if said == own {
-            return Verdict::Right;
-        }
-        if report::layer(reply) == Some("semantic") {
-            for wording in 0..WORDINGS {
-                let other = ASKERS[next.asker].prompt(next.question, wording);
-                if said == self.oracle.text(next.asker, &other).await {
-                    return Verdict::Right;
-                }
-            }
-        }
-        Verdict::Wrong(format!("{said:?} to {prompt:?} of {:?}: {:?}", ASKERS[next.asker], reply.headers))
-    }
-}
-
-impl Oracle {
-    async fn text(&self, asker: usize, prompt: &str) -> String {
-        let name = (asker, prompt.to_owned());
-        if let Some(known) = self.known.lock().get(&name) {
-            return known.clone();
-        }
-        let reply = ASKERS[asker].ask(&self.upstream.url(), prompt, false).send().await;
-        let text = Said::in_document(ASKERS[asker].path, &reply.json()).texts.concat();
-        self.known.lock().insert(name, text.clone());
-        text
-    }
-}
-
-fn said(next: &Next, reply: &Reply) -> String {
-    let path = ASKERS[next.asker].path;
-    let said = if next.streamed {
-        Said::in_stream(path, reply.text())
-    } else {
-        Said::in_document(path, &reply.json())
-    };
-    said.texts.concat()
 }
 
 async fn client(shared: Arc<Shared>, mut rng: Rng) {
@@ -268,9 +217,8 @@ async fn client(shared: Arc<Shared>, mut rng: Rng) {
         tokio::time::sleep(shared.options.pause).await;
         let Some(target) = shared.depart(&mut rng) else { continue };
         let next = shared.next(&mut rng);
-        let asker = &ASKERS[next.asker];
-        let prompt = asker.prompt(next.question, next.wording);
-        let mut ask = asker.ask(&format!("http://{target}"), &prompt, next.streamed);
+        let prompt = next.asked.prompt();
+        let mut ask = next.asked.ask(&format!("http://{target}"));
         if next.fresh {
             ask = ask.header("cache-control", "no-cache");
         }
@@ -290,7 +238,7 @@ async fn client(shared: Arc<Shared>, mut rng: Rng) {
         let took = started.elapsed();
         shared.arrive(target);
         let (verdict, status) = match sent {
-            Ok(Ok(reply)) => (shared.judge(&next, &prompt, &reply).await, report::status(&reply)),
+            Ok(Ok(reply)) => (shared.oracle.judge(&next.asked, &reply).await, status(&reply)),
             Ok(Err(error)) => (Verdict::Failed(format!("{error} to {prompt:?}")), String::new()),
             Err(_) => (Verdict::Failed(format!("no reply to {prompt:?}")), String::new()),
         };

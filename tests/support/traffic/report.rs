@@ -174,7 +174,7 @@ impl fmt::Display for Report {
 }
 
 /// The proxy's member of `Cache-Status` without the time left; empty where there is none.
-pub(super) fn status(reply: &Reply) -> String {
+pub fn status(reply: &Reply) -> String {
     let all = reply.headers.get_all("cache-status");
     let last = all.iter().next_back().and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kept: Vec<_> = last.split("; ").filter(|part| !part.starts_with("ttl=")).collect();
@@ -182,7 +182,7 @@ pub(super) fn status(reply: &Reply) -> String {
 }
 
 /// Which layer served a reply.
-pub(super) fn layer(reply: &Reply) -> Option<&'static str> {
+pub fn layer(reply: &Reply) -> Option<&'static str> {
     let status = status(reply);
     let has = |part: &str| status.split("; ").any(|p| p == part);
     ["exact", "semantic"].into_iter().find(|layer| has("hit") && has(&format!("detail={layer}")))
