@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::{HeaderValue, Uri};
 
 use super::{Config, Redis};
-use crate::store::StoreOptions;
+use crate::store::{EncryptionKeys, StoreOptions};
 
 /// The endpoints by which `/ask` can ask.
 const ASK_PATHS: [&str; 4] = ["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions"];
@@ -19,6 +19,9 @@ impl Config {
         if let Some(upstream) = self.upstream.all().find(|upstream| self.is_itself(&upstream.url)) {
             let reason = "this is the proxy's own address: every request would come back to it";
             return Some(("upstream", format!("{}: {reason}", upstream.url)));
+        }
+        if let Some(Err(error)) = self.encryption_key.as_ref().map(|key| EncryptionKeys::parse(key.expose())) {
+            return Some(("encryption_key", error.to_string()));
         }
         for (key, share) in [
             ("similarity_threshold", self.similarity_threshold),
