@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn every_fixed_name_is_a_key_or_a_table() {
         let values = toml::Value::try_from(Config::default()).unwrap();
-        let optional = ["data_dir", "redis_url", "embedder_api_key", "secret", "encryption_key", "log_format"];
+        let optional =
+            ["data_dir", "redis_url", "embedder_api_key", "secret", "encryption_key", "log_format"];
         for fixed in FIXED {
             let found = fixed.split('.').try_fold(&values, |value, part| value.get(part));
             assert!(found.is_some() || optional.contains(fixed), "{fixed}");

@@ -20,7 +20,8 @@ impl Config {
             let reason = "this is the proxy's own address: every request would come back to it";
             return Some(("upstream", format!("{}: {reason}", upstream.url)));
         }
-        if let Some(Err(error)) = self.encryption_key.as_ref().map(|key| EncryptionKeys::parse(key.expose())) {
+        if let Some(Err(error)) = self.encryption_key.as_ref().map(|key| EncryptionKeys::parse(key.expose()))
+        {
             return Some(("encryption_key", error.to_string()));
         }
         for (key, share) in [

@@ -42,7 +42,9 @@ pub enum EncryptionKeysError {
     )]
     Key(usize),
     /// A key of one byte repeated.
-    #[error("key {0} is one byte repeated, which anyone can guess; `openssl rand -hex 32` makes a random one")]
+    #[error(
+        "key {0} is one byte repeated, which anyone can guess; `openssl rand -hex 32` makes a random one"
+    )]
     Trivial(usize),
 }
 

@@ -236,7 +236,8 @@ impl Seal {
         content.extend(codes.high.iter().chain(&codes.low).map(|byte| byte.cast_unsigned()));
         let is_on = self.encryption.is_on();
         if is_on {
-            content = self.encryption.seal(&embedding_context(&entry.key, &time_of(entry), partition), &content)?;
+            content =
+                self.encryption.seal(&embedding_context(&entry.key, &time_of(entry), partition), &content)?;
         }
         content.splice(..0, partition.0);
         let mut record = vec![if is_on { ENCRYPTED } else { SCHEMA }];
@@ -336,8 +337,7 @@ fn read_home(partition: Partition, content: &[u8]) -> Option<Home> {
     let (scale, planes) = rest.split_first_chunk::<4>()?;
     let dimension = usize::try_from(u32::from_le_bytes(*dimension)).ok()?;
     let scale = f32::from_le_bytes(*scale);
-    if dimension == 0 || dimension > MAX_DIMENSION || planes.len() != 2 * dimension || !scale.is_normal()
-    {
+    if dimension == 0 || dimension > MAX_DIMENSION || planes.len() != 2 * dimension || !scale.is_normal() {
         return None;
     }
     let plane = |bytes: &[u8]| bytes.iter().map(|byte| byte.cast_signed()).collect();
