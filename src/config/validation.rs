@@ -20,10 +20,6 @@ impl Config {
             let reason = "this is the proxy's own address: every request would come back to it";
             return Some(("upstream", format!("{}: {reason}", upstream.url)));
         }
-        if let Some(Err(error)) = self.encryption_key.as_ref().map(|key| EncryptionKeys::parse(key.expose()))
-        {
-            return Some(("encryption_key", error.to_string()));
-        }
         for (key, share) in [
             ("similarity_threshold", self.similarity_threshold),
             ("cache.min_confidence", self.cache.min_confidence.unwrap_or(0.0)),
@@ -114,7 +110,12 @@ impl Config {
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             return Some(("log.filter", format!("{:?} is no log filter: {error}", self.log.filter)));
         }
-        None
+        self.encryption_problem()
+    }
+
+    fn encryption_problem(&self) -> Option<(&'static str, String)> {
+        let error = EncryptionKeys::parse(self.encryption_key.as_ref()?.expose()).err()?;
+        Some(("encryption_key", error.to_string()))
     }
 
     fn is_itself(&self, upstream: &Uri) -> bool {

@@ -100,7 +100,7 @@ fn base64(text: &str) -> Option<[u8; 32]> {
         }
     }
     // What is left over of the last digit is zero in what an encoder wrote.
-    bytes.try_into().ok().filter(|_| bits & 0b11 == 0)
+    bytes.try_into().ok().filter(|_| bits.trailing_zeros() >= 2)
 }
 
 /// Seals and opens values, and counts those that it has no key for.
@@ -138,7 +138,7 @@ impl Encryption {
         });
         let keys: Vec<_> = keys.collect();
         if let Some(key) = keys.first() {
-            tracing::info!(key_id = id_shown(&key.id), keys = keys.len(), "entries are encrypted at rest");
+            tracing::info!(key_id = id_shown(key.id), keys = keys.len(), "entries are encrypted at rest");
         }
         Arc::new(Self { keys, unreadable: AtomicU64::new(0), met: Mutex::new(None) })
     }
@@ -169,7 +169,7 @@ impl Encryption {
         sealed.extend_from_slice(&key.id);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(value);
-        let associated = associated(&key.id, context);
+        let associated = associated(key.id, context);
         let text = sealed.get_mut(HEAD_BYTES..)?;
         let tag = key.cipher.encrypt_inout_detached(&XNonce::from(nonce), &associated, text.into()).ok()?;
         sealed.extend_from_slice(&tag);
@@ -185,13 +185,13 @@ impl Encryption {
         let (nonce, rest) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(Unopened::Broken)?;
         let (text, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(Unopened::Broken)?;
         let Some(key) = self.keys.iter().find(|key| key.id == *id) else {
-            self.note_locked(id);
+            self.note_locked(*id);
             return Err(Unopened::Locked);
         };
         let mut value = text.to_vec();
         let (nonce, tag) = (XNonce::from(*nonce), Tag::from(*tag));
         key.cipher
-            .decrypt_inout_detached(&nonce, &associated(id, context), value.as_mut_slice().into(), &tag)
+            .decrypt_inout_detached(&nonce, &associated(*id, context), value.as_mut_slice().into(), &tag)
             .map_err(|_| Unopened::Broken)?;
         Ok(value)
     }
@@ -207,12 +207,12 @@ impl Encryption {
     }
 
     /// Counts it, and says so once.
-    fn note_locked(&self, id: &[u8; ID_BYTES]) {
+    fn note_locked(&self, id: [u8; ID_BYTES]) {
         *self.met.lock() = Some(Instant::now());
         if self.unreadable.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::error!(
                 key_id = id_shown(id),
-                own_key_id = self.keys.first().map(|key| id_shown(&key.id)),
+                own_key_id = self.keys.first().map(|key| id_shown(key.id)),
                 "an entry is encrypted under a key that this process does not have: such entries are misses here and \
                  stay where they are; give that key by REJOINDER_ENCRYPTION_KEY, after the first, or purge all"
             );
@@ -221,10 +221,10 @@ impl Encryption {
 }
 
 /// What a value belongs to, in an encoding in which no two are alike.
-fn associated(id: &[u8; ID_BYTES], context: &[&[u8]]) -> Vec<u8> {
+fn associated(id: [u8; ID_BYTES], context: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
     out.push(VERSION);
-    out.extend_from_slice(id);
+    out.extend_from_slice(&id);
     for part in context {
         out.extend_from_slice(&(part.len() as u64).to_le_bytes());
         out.extend_from_slice(part);
@@ -233,8 +233,8 @@ fn associated(id: &[u8; ID_BYTES], context: &[&[u8]]) -> Vec<u8> {
 }
 
 /// An id as the log shows it.
-fn id_shown(id: &[u8; ID_BYTES]) -> String {
-    format!("{:016x}", u64::from_be_bytes(*id))
+fn id_shown(id: [u8; ID_BYTES]) -> String {
+    format!("{:016x}", u64::from_be_bytes(id))
 }
 
 impl fmt::Debug for Encryption {

@@ -118,9 +118,8 @@ impl Core {
         };
         let damage = match values.and_then(|values| self.seal.read().read(values)) {
             Ok(Some(entry)) if entry.key.id() == *id => return Ok(Some(entry)),
-            Ok(None) => return Ok(None),
+            Ok(None) | Err(Damage::Locked) => return Ok(None),
             Ok(Some(_)) => Damage::Broken,
-            Err(Damage::Locked) => return Ok(None),
             Err(damage) => damage,
         };
         self.discard(&name, &damage).await?;
