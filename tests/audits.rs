@@ -4,7 +4,7 @@
 
 mod support;
 
-use rejoinder::config::{Config, EmbedderKind};
+use rejoinder::config::{Config, EmbedderKind, Secret};
 use serde_json::{Value, json};
 use support::{
     Ask, Fault, Gate, PARAPHRASE, Proxy, QUESTION, Reply, Simulated, generating, proxy_with, saying,
@@ -109,6 +109,12 @@ async fn a_contradicted_entry_stays_one_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_replica_does_not_serve_a_contradicted_entry() {
+    no_replica_serves_what_is_contradicted(None).await;
+    let key = "00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef";
+    no_replica_serves_what_is_contradicted(Some(key)).await;
+}
+
+async fn no_replica_serves_what_is_contradicted(encryption_key: Option<&'static str>) {
     let redis = support::redis::redis().await;
     let upstream = upstream().await;
     let url = redis.url();
@@ -116,6 +122,7 @@ async fn another_replica_does_not_serve_a_contradicted_entry() {
         support::redis::patient_replica_with(&upstream, &url, move |config: &mut Config| {
             config.embedder = EmbedderKind::Builtin;
             config.cache.audit_share = share;
+            config.encryption_key = encryption_key.map(|key| Secret::new(key.to_owned()));
         })
     };
     let (first, second) = (start(1.0).await, start(0.0).await);

@@ -267,6 +267,7 @@ async fn a_wrong_configuration_is_exit_code_2_with_key_line_and_reason() {
         ("ttl = \"1h\"\nttl = \"2h\"", 2, "ttl", "duplicate key"),
         ("secret = \"canary\" oops", 1, "secret", ""),
         ("secret = [\"canary\"]", 1, "secret", "a secret is a string"),
+        ("ttl = \"1h\"\nencryption_key = \"canary\"", 2, "encryption_key", "key 1 is not 32 bytes"),
         ("[admin]\ntoken = 5", 2, "token", "a secret is a string"),
     ] {
         let path = file(folder.path(), text);

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use support::{Proxy, proxy_with, upstream};
 
-use rejoinder::config::EmbedderKind;
+use rejoinder::config::{EmbedderKind, Secret};
 use rejoinder::simulated::Simulated;
 
 async fn start(upstream: &Simulated, folder: &Path) -> Proxy {
@@ -81,4 +81,51 @@ async fn what_is_purged_stays_away_and_files_are_the_owners_alone() {
     }
     let second = start(&upstream, folder.path()).await;
     assert_eq!(second.post(PATH, &chat("What is a monad?")).send().await.layer(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_data_directory_shows_nothing_and_is_found_again() {
+    let upstream = upstream().await;
+    let folder = tempfile::tempdir().unwrap();
+    let start = async |key: Option<&str>| {
+        proxy_with(&upstream, |config| {
+            config.data_dir = Some(folder.path().to_owned());
+            config.encryption_key = key.map(|key| Secret::new(key.to_owned()));
+        })
+        .await
+    };
+    let ask = |proxy: &Proxy| {
+        let body = json!({"model": "gpt-okapi", "messages": [{"role": "user", "content": "Of zanzibar?"}]});
+        proxy
+            .post(PATH, &body)
+            .header("authorization", "Bearer sk-very-secret")
+            .header("x-rejoinder-namespace", "walrus")
+            .header("cache-control", "max-age=3600")
+    };
+    let shows = |canary: &str| {
+        std::fs::read_dir(folder.path()).unwrap().any(|file| {
+            let content = std::fs::read(file.unwrap().path()).unwrap();
+            memchr::memmem::find(&content, canary.as_bytes()).is_some()
+        })
+    };
+    let plain = start(None).await;
+    upstream.fault_next(support::saying("It is an island of cloves."));
+    ask(&plain).send().await;
+    plain.shutdown().await;
+    let canaries = ["zanzibar", "cloves", "gpt-okapi", "walrus"];
+    assert!(canaries.into_iter().all(shows), "the files show what is stored in plain");
+
+    // Switched on, what is there is encrypted when the process ends, and not stored twice.
+    let key = "00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef";
+    start(Some(key)).await.shutdown().await;
+    assert!(!canaries.into_iter().any(shows) && !shows("sk-very-secret"));
+    let again = start(Some(key)).await;
+    let entries = support::Ask::get(&format!("{}/entries", again.admin_url())).send().await.text().to_owned();
+    assert!(entries.contains("zanzibar"), "{entries}");
+    again.shutdown().await;
+
+    let wrong = start(Some(&key.replace('0', "1"))).await;
+    let ready = support::Ask::get(&format!("{}/readyz", wrong.admin_url())).send().await;
+    assert_eq!((ready.status.as_u16(), &ready.json()["store"]), (200, &json!("degraded")));
+    assert_eq!(ask(&wrong).send().await.layer(), None);
 }

@@ -17,7 +17,7 @@ use support::redis::{
     until,
 };
 use support::traffic::Question;
-use support::{Ask, Proxy, text_of, upstream};
+use support::{Ask, Proxy, Simulated, saying, text_of, upstream};
 
 /// A miss is stored and then found by both layers, here and at a second proxy, which asks no upstream.
 async fn is_shared(url: &str, customise: impl Fn(&mut Config)) {
@@ -267,6 +267,102 @@ async fn keys_hold_no_prompt_and_nothing_holds_a_credential() {
     for secret in ["sk-very-secret", "biscuit"] {
         assert!(!has(&everything, secret) && !names.contains(secret), "{secret}");
     }
+}
+
+const KEYS: [&str; 2] = [
+    "00112233445566778899aabbccddeeff0123456789abcdef0123456789abcdef",
+    "3q2-7wARIjNEVWZ3iJmqu8zd7v8BI0VniavN7wEjRWc=",
+];
+
+/// A replica with these keys, the first of which encrypts.
+async fn encrypting(upstream: &Simulated, redis: &Redis, keys: &str) -> Proxy {
+    replica_with(upstream, &redis.url(), |config| {
+        config.encryption_key = Some(keys.to_owned()).filter(|keys| !keys.is_empty()).map(Secret::new);
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_encrypted_shows_nothing_to_who_reads_all_of_redis() {
+    let upstream = upstream().await;
+    let redis = RedisOptions::default().set("rdbcompression", "no").start().await;
+    let proxy = encrypting(&upstream, &redis, KEYS[0]).await;
+    let ask = |prompt: &str| {
+        let messages = json!([{"role": "user", "content": prompt}]);
+        proxy
+            .post("/v1/chat/completions", &json!({"model": "gpt-okapi", "messages": messages}))
+            .header("authorization", "Bearer sk-very-secret")
+            .header("x-rejoinder-namespace", "walrus")
+    };
+    upstream.fault_next(saying("It is an island of cloves."));
+    assert_eq!(ask("Tell me of zanzibar.").send().await.layer(), None);
+    until("it is found", async || {
+        let first = ask("Tell me of zanzibar.").send().await;
+        first.layer() == Some("exact") && redis.keys().len() >= 4
+    })
+    .await;
+    let everything = dump(&redis);
+    for canary in ["zanzibar", "cloves", "gpt-okapi", "walrus", "sk-very-secret"] {
+        assert!(memchr::memmem::find(&everything, canary.as_bytes()).is_none(), "{canary}");
+    }
+    // Whoever may read entries does, and purges by what is in them.
+    let purge = json!({"namespace": "walrus"});
+    let purged = Ask::post(&format!("{}/purge", proxy.admin_url()), &purge).send().await;
+    assert_eq!(purged.json(), json!({"purged": 1}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_with_a_wrong_key_has_misses_and_takes_nothing_from_the_others() {
+    let (upstream, redis) = (upstream().await, redis().await);
+    let question = Question::numbered(0);
+    let first = encrypting(&upstream, &redis, KEYS[0]).await;
+    first.ask(&question.worded(0)).await;
+    first.until_known(question).await;
+    let stored = entries(&redis);
+    let before: Vec<u8> = redis.command(&["DUMP", &stored[0]]);
+    for wrong in [KEYS[1], ""] {
+        let other = encrypting(&upstream, &redis, wrong).await;
+        for wording in 0..2 {
+            assert_eq!(other.look_up(&question.worded(wording)).await.layer(), None);
+        }
+        assert_eq!(other.store_state().await, "degraded");
+        let metrics = Ask::get(&format!("{}/metrics", other.admin_url())).send().await.text().to_owned();
+        assert!(!metrics.contains("rejoinder_store_undecryptable_total 0"), "{metrics}");
+        assert!(metrics.contains("rejoinder_store_corrupt_total 0"), "{metrics}");
+        // What it fetches itself does not take the place of what the others can read.
+        assert_eq!(other.ask(&question.worded(0)).await.layer(), None);
+        other.shutdown().await;
+        assert!(redis.command::<Vec<u8>>(&["DUMP", &stored[0]]) == before, "with {wrong:?}");
+    }
+    // Asked of Redis, not of the memory of the one who stored it; and rotated.
+    for keys in [KEYS[0].to_owned(), format!("{}\n{}", KEYS[1], KEYS[0])] {
+        let again = encrypting(&upstream, &redis, &keys).await;
+        again.until_known(question).await;
+        assert_eq!(again.store_state().await, "ok");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_in_plain_is_found_when_encryption_is_switched_on() {
+    let (upstream, redis) = (upstream().await, redis().await);
+    let question = Question::numbered(0);
+    let plain = encrypting(&upstream, &redis, "").await;
+    plain.ask(&question.worded(0)).await;
+    plain.until_known(question).await;
+    let encrypted = encrypting(&upstream, &redis, KEYS[0]).await;
+    encrypted.until_known(question).await;
+    // Replaced, it is encrypted.
+    let body = json!({"model": "llama3.2", "messages": [{"role": "user", "content": question.worded(0)}]});
+    let anew = encrypted.post("/v1/chat/completions", &body).header("cache-control", "no-cache");
+    anew.send().await;
+    until("it is encrypted", async || {
+        entries(&redis).iter().all(|name| {
+            let metadata: Vec<u8> = redis.command(&["HGET", name, "metadata"]);
+            metadata.first() == Some(&1)
+        })
+    })
+    .await;
+    encrypted.until_known(question).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ use crate::telemetry::{LogFilter, init_log};
 ///
 /// Every flag is also `REJOINDER_<FLAG>` in the environment and a key of the file given by --config, where there
 /// are more (config/rejoinder.toml lists all). Secrets are no flags: `REJOINDER_ADMIN_TOKEN`, `REJOINDER_SECRET`,
-/// `REJOINDER_EMBEDDER_API_KEY`, or each with `_FILE`.
+/// `REJOINDER_ENCRYPTION_KEY`, `REJOINDER_EMBEDDER_API_KEY`, or each with `_FILE`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Exit codes: 0 stopped by SIGTERM or SIGINT, open requests served; 1 it could not start; 2 wrong usage or configuration.")]

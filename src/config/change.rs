@@ -31,6 +31,7 @@ fixed!(
     embedder_api_key,
     embedding,
     secret,
+    encryption_key,
     log_format,
     telemetry,
     cache.verifier,
@@ -81,11 +82,12 @@ fn differing(one: &Config, other: &Config) -> Vec<String> {
     let mut keys: BTreeSet<String> =
         ones.keys().chain(others.keys()).filter(|key| ones.get(*key) != others.get(*key)).cloned().collect();
     // Secrets are shown alike, whatever they are.
-    let secrets = |config: &Config| -> [(&str, Option<Secret>); 4] {
+    let secrets = |config: &Config| -> [(&str, Option<Secret>); 5] {
         [
             ("admin.token", config.admin.token.clone()),
             ("embedder_api_key", config.embedder_api_key.clone()),
             ("secret", config.secret.clone()),
+            ("encryption_key", config.encryption_key.clone()),
             ("redis.password", config.redis.password.clone()),
         ]
     };
@@ -139,7 +141,8 @@ mod tests {
     #[test]
     fn every_fixed_name_is_a_key_or_a_table() {
         let values = toml::Value::try_from(Config::default()).unwrap();
-        let optional = ["data_dir", "redis_url", "embedder_api_key", "secret", "log_format"];
+        let optional =
+            ["data_dir", "redis_url", "embedder_api_key", "secret", "encryption_key", "log_format"];
         for fixed in FIXED {
             let found = fixed.split('.').try_fold(&values, |value, part| value.get(part));
             assert!(found.is_some() || optional.contains(fixed), "{fixed}");

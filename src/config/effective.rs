@@ -54,6 +54,9 @@ pub struct Config {
     /// The secret of the hash keys; `None` lets the store make its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
+    /// The keys of encryption at rest, the one that encrypts first; `None` stores entries in plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption_key: Option<Secret>,
     /// The admin listener.
     pub admin: Admin,
     /// What is cached, and for whom.

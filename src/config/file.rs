@@ -41,6 +41,8 @@ pub struct FileConfig {
     pub(super) log_format: Option<LogFormat>,
     #[serde(deserialize_with = "secret::of_file")]
     pub(super) secret: Option<Secret>,
+    #[serde(deserialize_with = "secret::of_file")]
+    pub(super) encryption_key: Option<Secret>,
     pub(super) admin: Admin,
     pub(super) cache: CacheSettings,
     pub(super) embedding: Embedding,

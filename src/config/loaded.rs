@@ -11,10 +11,11 @@ use super::{Config, ConfigError, Environment, FileConfig, Flags};
 
 /// The environment variables of secrets, and the keys that they give. Each is also read from the file that the variable
 /// with `_FILE` behind it names.
-pub(super) const SECRETS: [(&str, &str); 4] = [
+pub(super) const SECRETS: [(&str, &str); 5] = [
     ("REJOINDER_ADMIN_TOKEN", "admin.token"),
     ("REJOINDER_EMBEDDER_API_KEY", "embedder_api_key"),
     ("REJOINDER_SECRET", "secret"),
+    ("REJOINDER_ENCRYPTION_KEY", "encryption_key"),
     ("REJOINDER_REDIS_PASSWORD", "redis.password"),
 ];
 

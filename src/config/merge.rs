@@ -26,6 +26,7 @@ struct Secrets {
     admin_token: Option<Secret>,
     embedder_api_key: Option<Secret>,
     hash: Option<Secret>,
+    encryption_key: Option<Secret>,
     redis_password: Option<Secret>,
 }
 
@@ -49,6 +50,7 @@ impl Config {
             admin_token: secret::read("REJOINDER_ADMIN_TOKEN", environment)?,
             embedder_api_key: secret::read("REJOINDER_EMBEDDER_API_KEY", environment)?,
             hash: secret::read("REJOINDER_SECRET", environment)?,
+            encryption_key: secret::read("REJOINDER_ENCRYPTION_KEY", environment)?,
             redis_password: secret::read("REJOINDER_REDIS_PASSWORD", environment)?,
         };
         file.redis_url = redis_url(flags.redis_url.as_deref(), environment)?.or(file.redis_url);
@@ -89,6 +91,7 @@ impl Config {
             ttl: flags.ttl.or(file.ttl).unwrap_or(Duration::from_hours(24)),
             log_format: flags.log_format.or(file.log_format),
             secret: secrets.hash.or(file.secret),
+            encryption_key: secrets.encryption_key.or(file.encryption_key),
             admin: Admin { token: secrets.admin_token.or(file.admin.token), ..file.admin },
             cache: file.cache,
             embedding: file.embedding,

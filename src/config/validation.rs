@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::{HeaderValue, Uri};
 
 use super::{Config, Redis};
-use crate::store::StoreOptions;
+use crate::store::{EncryptionKeys, StoreOptions};
 
 /// The endpoints by which `/ask` can ask.
 const ASK_PATHS: [&str; 4] = ["/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions"];
@@ -110,7 +110,12 @@ impl Config {
         if let Err(error) = self.log.filter.parse::<tracing_subscriber::EnvFilter>() {
             return Some(("log.filter", format!("{:?} is no log filter: {error}", self.log.filter)));
         }
-        None
+        self.encryption_problem()
+    }
+
+    fn encryption_problem(&self) -> Option<(&'static str, String)> {
+        let error = EncryptionKeys::parse(self.encryption_key.as_ref()?.expose()).err()?;
+        Some(("encryption_key", error.to_string()))
     }
 
     fn is_itself(&self, upstream: &Uri) -> bool {

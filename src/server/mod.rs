@@ -32,7 +32,7 @@ use crate::embed::Embedder;
 use crate::models::{Models, ModelsError};
 use crate::proxy::{Current, Proxy, UpstreamUrlError};
 use crate::store::redis::{RedisOptions, RedisUrl};
-use crate::store::{OpenError, Store, StoreOptions};
+use crate::store::{EncryptionKeys, OpenError, Store, StoreOptions};
 use crate::telemetry::Metrics;
 use crate::telemetry::series::STEP;
 use crate::trace::{ExportError, Tracer};
@@ -288,13 +288,16 @@ async fn open_cache(config: &Config) -> Result<(Cache, Policy), StartError> {
     warn_of_policy(config, policy);
     let Models { embedder, verifier } = models;
     let secret = config.secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
+    let encryption = encryption_keys(config)?;
     let store = if let Some(url) = &config.redis_url {
-        Store::connect(redis_options(config, url, embedder.as_ref(), secret.clone())).await?
+        let options = redis_options(config, url, embedder.as_ref(), secret.clone());
+        Store::connect(RedisOptions { encryption, ..options }).await?
     } else {
         let options = StoreOptions {
             max_bytes: config.limits.max_bytes.0,
             max_entries: config.limits.max_entries,
             data_dir: config.data_dir.clone(),
+            encryption,
             ..StoreOptions::default()
         };
         tokio::task::spawn_blocking(move || Store::open(&options)).await??
@@ -312,6 +315,19 @@ async fn open_cache(config: &Config) -> Result<(Cache, Policy), StartError> {
     let parts = Parts { secret, store, embedder, verifier, settings: settings(config, policy) };
     // What the store remembers is recalled, which takes a while too.
     Ok((tokio::task::spawn_blocking(move || Cache::new(parts)).await?, policy))
+}
+
+/// The keys of encryption at rest, and what would make them worth less than they look.
+fn encryption_keys(config: &Config) -> Result<EncryptionKeys, StartError> {
+    let Some(keys) = &config.encryption_key else { return Ok(EncryptionKeys::default()) };
+    let keys = EncryptionKeys::parse(keys.expose())
+        .map_err(|error| OpenError::Options(format!("encryption_key: {error}")))?;
+    if config.redis_url.is_none() && config.data_dir.is_some() && config.secret.is_none() {
+        warn!(
+            "entries are encrypted, but no REJOINDER_SECRET is set: the secret of their names lies beside them in the              data directory, so whoever reads that could test guesses of prompts and credentials"
+        );
+    }
+    Ok(keys)
 }
 
 fn redis_options(

@@ -4,6 +4,7 @@
 //! Called by `cache` and `admin`. Decides nothing about reuse: an entry is returned as it is stored, expired
 //! or not, and the caller judges it. Never sees an HTTP request.
 
+mod encryption;
 pub mod entry;
 pub mod evidence;
 pub(crate) mod hexadecimal;
@@ -28,6 +29,7 @@ use self::evidence::{Evidence, Observation};
 use self::redis::{Redis, RedisOptions};
 use crate::embed::Embedding;
 
+pub use self::encryption::{EncryptionKeys, EncryptionKeysError};
 pub use self::listing::{Cursor, CursorError, Found, ListQuery, Page, Selector};
 pub use self::options::{OpenError, StoreError, StoreOptions, StoreState, StoreUsage};
 

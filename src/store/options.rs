@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::encryption::EncryptionKeys;
+
 /// How large the store may grow and where it keeps a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -22,6 +24,8 @@ pub struct StoreOptions {
     /// is exact; a larger one is kept in clusters, and a search looks at the nearest. Default 32,768, which is a
     /// third of a millisecond on one core for 384 components.
     pub scan_limit: usize,
+    /// The keys by which the copy on disk is encrypted. None, the default, leaves it as it is.
+    pub encryption: EncryptionKeys,
 }
 
 impl StoreOptions {
@@ -38,6 +42,7 @@ impl Default for StoreOptions {
             flush_interval: Duration::from_millis(250),
             max_unwritten_bytes: 64 << 20,
             scan_limit: 32_768,
+            encryption: EncryptionKeys::default(),
         }
     }
 }
@@ -138,6 +143,9 @@ pub struct StoreUsage {
     /// Records on disk that were torn, corrupt, foreign or of a newer schema, skipped and removed, since the
     /// start.
     pub corrupt_skipped: u64,
+    /// Values that are encrypted under a key that this process does not have, met since the start and left where
+    /// they are.
+    pub undecryptable: u64,
     /// Entries that were not written to disk because too much was waiting, since the start.
     pub writes_dropped: u64,
     /// Batches that could not be written to disk, tries again included, or writes that Redis refused, since the

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use super::disk::Disk;
 use super::{Cause, Embedded, Inner};
 use crate::store::StoreError;
 use crate::store::entry::EntryId;
@@ -66,7 +67,8 @@ impl Inner {
 
     fn count(&self, selector: &Selector, now: SystemTime) -> u64 {
         let selected = self.memory.iter().filter(|slot| selector.selects(&slot.entry, now));
-        u64::try_from(selected.count()).unwrap_or(u64::MAX)
+        let locked = self.disk.get().filter(|_| *selector == Selector::All).map_or(0, Disk::locked);
+        u64::try_from(selected.count() + locked).unwrap_or(u64::MAX)
     }
 
     fn purge(&self, selector: &Selector, now: SystemTime) -> u64 {
@@ -75,6 +77,11 @@ impl Inner {
             if selector.selects(&slot.entry, now) && self.remove(&slot, Cause::Removed) {
                 purged += 1;
             }
+        }
+        if *selector == Selector::All
+            && let Some(disk) = self.disk.get()
+        {
+            purged += disk.delete_locked();
         }
         purged
     }

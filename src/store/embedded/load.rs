@@ -28,7 +28,7 @@ pub(super) fn open(options: &StoreOptions) -> Result<Arc<Inner>, OpenError> {
         Loader { memory, index: Index::new(options.scan_limit), due: HashSet::new(), pushed_out: Vec::new() };
     let started = Instant::now();
     let opened = match &options.data_dir {
-        Some(path) => Some(Opened::read(path, |stored| loader.take(stored))?),
+        Some(path) => Some(Opened::read(path, &options.encryption, |stored| loader.take(stored))?),
         None => None,
     };
     let Loader { memory, index, due, pushed_out } = loader;

@@ -157,6 +157,7 @@ impl Embedded {
             evicted: evicted.load(Ordering::Relaxed),
             expired: expired.load(Ordering::Relaxed),
             corrupt_skipped: disk.map_or(0, Disk::broken),
+            undecryptable: disk.map_or(0, Disk::undecryptable),
             writes_dropped: disk.map_or(0, Disk::dropped),
             write_failures: disk.map_or(0, Disk::failures),
             outages: 0,
@@ -165,9 +166,13 @@ impl Embedded {
     }
 
     pub(super) fn state(&self) -> StoreState {
-        match self.0.disk.get().and_then(Disk::failing) {
-            None => StoreState::Ok,
-            Some(reason) => StoreState::Degraded(format!("entries are kept in memory alone: {reason}")),
+        let Some(disk) = self.0.disk.get() else { return StoreState::Ok };
+        match (disk.failing(), disk.locked()) {
+            (Some(reason), _) => StoreState::Degraded(format!("entries are kept in memory alone: {reason}")),
+            (None, 0) => StoreState::Ok,
+            (None, locked) => {
+                StoreState::Degraded(format!("{locked} entries are encrypted under a key that is not here"))
+            }
         }
     }
 

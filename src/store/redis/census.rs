@@ -156,10 +156,11 @@ impl Core {
             pipeline.cmd("HMGET").arg(name).arg(&record::HEAD_FIELDS);
         }
         let answers = node.ask_all(&self.link, pipeline).await?;
+        let seal = self.seal();
         let described = ids
             .into_iter()
             .zip(answers)
-            .filter_map(|((id, _), answer)| Some((id, record::described(values(answer).ok()?)?)));
+            .filter_map(|((id, _), answer)| Some((id, seal.described(values(answer).ok()?)?)));
         Ok(described.collect())
     }
 }

@@ -104,7 +104,8 @@ impl Core {
         self.seal.read().clone()
     }
 
-    /// An entry as Redis has it, in one round trip. What cannot be used is removed, counted, and none.
+    /// An entry as Redis has it, in one round trip. What cannot be used is removed, counted, and none; what is
+    /// encrypted under another's key is none, and stays.
     pub(super) async fn read(&self, id: &EntryId) -> Result<Option<Entry>, StoreError> {
         let name = self.names.entry(id);
         // Room for all of it at once: the fields' names are short.
@@ -117,7 +118,7 @@ impl Core {
         };
         let damage = match values.and_then(|values| self.seal.read().read(values)) {
             Ok(Some(entry)) if entry.key.id() == *id => return Ok(Some(entry)),
-            Ok(None) => return Ok(None),
+            Ok(None) | Err(Damage::Locked) => return Ok(None),
             Ok(Some(_)) => Damage::Broken,
             Err(damage) => damage,
         };
@@ -172,9 +173,13 @@ impl Core {
             return Ok(false);
         }
         let mut call = Call::default().key(self.names.entry(&id)).argument(created_at.to_string());
-        for (field, value) in self.seal().write(&Entry { poisoned: true, ..entry }) {
-            // What is of any length stays as it is.
-            if !matches!(field, "query" | "response") {
+        let seal = self.seal();
+        let encrypted = seal.encryption().is_on();
+        let fields = seal.write(&Entry { poisoned: true, ..entry });
+        let unsealed = || StoreError::Unavailable("the system gave no random bytes".to_owned());
+        for (field, value) in fields.ok_or_else(unsealed)? {
+            // What is of any length stays as it is, unless it is sealed anew, and the entry's seal is over that.
+            if encrypted || !matches!(field, "query" | "response") {
                 call = call.argument(field).argument(value);
             }
         }
@@ -313,6 +318,8 @@ impl Core {
                 match self.row(&loaded.partition, id, answer)? {
                     Ok(Some(row)) => _ = self.partitions.insert(loaded, *version, row),
                     Ok(None) => gone.push(*id),
+                    // For those who have its key.
+                    Err(Damage::Locked) => self.partitions.remove(loaded, id),
                     Err(damage) => {
                         debug!(%damage, "an entry in Redis is of no use; removing it");
                         damaged.cmd("UNLINK").arg(self.names.entry(id));

@@ -41,6 +41,7 @@ use self::names::Names;
 use self::record::{Row, Seal};
 use self::scripts::{Call, Scripts};
 use self::writer::{Lanes, Write};
+use super::encryption::{Encryption, EncryptionKeys};
 use super::entry::{Entry, EntryId, Key, Partition, Placed};
 use super::evidence::{Evidence, Observation};
 use super::index::Index;
@@ -63,6 +64,9 @@ const AGREE_EVERY: Duration = Duration::from_secs(5);
 
 /// How many times as long as one command a lookup may take to bring a partition up to date.
 const REFRESH_TIMEOUTS: u32 = 3;
+
+/// How long the store is said to be degraded after an entry was met that no key is here for.
+const LOCKED: Duration = Duration::from_mins(5);
 
 /// How far replicas' clocks may be apart.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
@@ -105,6 +109,8 @@ pub struct RedisOptions {
     pub model: String,
     /// The secret of the configuration; `None` agrees upon one in Redis.
     pub secret: Option<Vec<u8>>,
+    /// The keys by which entries are encrypted. None, the default, leaves them as they are.
+    pub encryption: EncryptionKeys,
 }
 
 impl RedisOptions {
@@ -124,6 +130,7 @@ impl RedisOptions {
             scan_limit: StoreOptions::default().scan_limit,
             model: String::new(),
             secret: None,
+            encryption: EncryptionKeys::default(),
         }
     }
 }
@@ -166,7 +173,7 @@ impl Redis {
         let core = Arc::new(Core::new(CoreParts {
             link: link.clone(),
             names: names.clone(),
-            seal: Seal::new(options.secret.as_deref().unwrap_or(&own)),
+            seal: Seal::new(options.secret.as_deref().unwrap_or(&own), Encryption::new(&options.encryption)),
             hot: Arc::new(Hot::new(options.hot_max_bytes, options.hot_max_age)),
             index: Arc::new(Index::new(options.scan_limit)),
             index_bytes: options.index_max_bytes,
@@ -405,6 +412,7 @@ impl Redis {
             evicted,
             expired: 0,
             corrupt_skipped: core.damaged.load(Ordering::Relaxed),
+            undecryptable: core.seal.read().encryption().unreadable(),
             writes_dropped: core.dropped.load(Ordering::Relaxed),
             write_failures: core.failed.load(Ordering::Relaxed),
             outages: core.link.outages(),
@@ -413,7 +421,12 @@ impl Redis {
     }
 
     pub(super) fn state(&self) -> StoreState {
-        self.0.core.link.state()
+        match self.0.core.link.state() {
+            StoreState::Ok if self.0.core.seal.read().encryption().met_within(LOCKED) => {
+                StoreState::Degraded("some entries are encrypted under a key that is not here".to_owned())
+            }
+            state => state,
+        }
     }
 
     pub(super) async fn flush(&self) -> Result<(), StoreError> {
@@ -586,7 +599,9 @@ impl Agreement {
         let Ok(secret) = <[u8; 32]>::try_from(secret) else { return };
         if *self.secret.borrow() != secret {
             // The seal first: an entry found by a key of the new secret must not look like damage.
-            *self.core.seal.write() = Seal::new(&secret);
+            let mut seal = self.core.seal.write();
+            *seal = Seal::new(&secret, Arc::clone(seal.encryption()));
+            drop(seal);
             self.secret.send_replace(secret);
             debug!("took over the secret that the replicas agreed upon");
         }

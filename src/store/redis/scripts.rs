@@ -11,9 +11,10 @@ pub(super) struct Script {
 
 /// All of them.
 pub(super) struct Scripts {
-    /// Stores an entry, unless a newer one of its key is there. Keys: entry, hit counts, index, and where it has an
+    /// Stores an entry, unless a newer one of its key is there, or one encrypted under a key that this replica does
+    /// not have: one with a wrong key must not take the others' entries away. Keys: entry, hit counts, index, and where it has an
     /// embedding the index of entries without. Arguments: the id, the entry's life in milliseconds, a random number
-    /// below 256, the embedding or nothing, `created_at`, then fields and values. Gives the number of entries in the
+    /// below 256, the embedding or nothing, `created_at`, the ids of the keys it has, then fields and values. Gives the number of entries in the
     /// index and the entry's version there, zeros where it was not stored.
     ///
     /// The version of an entry in its index is the server's time in microseconds plus the random number, and
@@ -65,10 +66,16 @@ end
 // holds what it must not, that is removed before.)
 const PUT: &str = r"
 local fields = {}
-for i = 6, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 7, #ARGV do fields[#fields + 1] = ARGV[i] end
 clear(KEYS[1], 'hash')
 local there = tonumber(redis.call('HGET', KEYS[1], 'created_at') or '')
 if there and there > tonumber(ARGV[5]) then return {0, '0'} end
+local sealed = there and redis.call('HGET', KEYS[1], 'metadata')
+if sealed and string.byte(sealed) == 1 then
+  local known = false
+  for at = 1, #ARGV[6], 8 do known = known or string.sub(ARGV[6], at, at + 7) == string.sub(sealed, 2, 9) end
+  if not known then return {0, '0'} end
+end
 redis.call('HSET', KEYS[1], unpack(fields))
 if there ~= tonumber(ARGV[5]) then redis.call('HDEL', KEYS[1], 'evidence') end
 if ARGV[4] == '' then redis.call('HDEL', KEYS[1], 'embedding')

@@ -130,7 +130,7 @@ impl Walk {
         let embedding = values.pop().flatten();
         let seal = self.core.seal();
         let Some(entry) = seal.read(values)? else { return Ok(None) };
-        let home = embedding.and_then(|record| seal.read_embedding(&entry, &record));
+        let home = embedding.and_then(|record| seal.read_embedding(&entry, &record).ok());
         Ok(Some(Exported { entry: Arc::new(entry), home }))
     }
 }

@@ -228,7 +228,7 @@ impl Lane {
         self.write_entry(entry, entry.ttl, embedding).await.map(drop)
     }
 
-    /// Writes an entry, unless a newer one is there: `false`.
+    /// Writes an entry, unless a newer one is there, or one of a key that is not here: `false`.
     async fn write_entry(
         &self,
         entry: &Entry,
@@ -252,7 +252,12 @@ impl Lane {
         if let Index::Of(_) = index {
             call = call.key(core.names.unplaced(id.tag()));
         }
-        for (field, value) in seal.write(entry) {
+        let Some(fields) = seal.write(entry) else {
+            debug!("an entry was not sealed for want of random bytes; it is not written");
+            return Ok(false);
+        };
+        call = call.argument(seal.encryption().ids());
+        for (field, value) in fields {
             call = call.argument(field).argument(value);
         }
         let (count, version): (u64, u64) = core.link.run(&core.scripts.put, &call).await?;

@@ -3,6 +3,7 @@
 mod bounds;
 mod damage;
 mod durability;
+mod encryption;
 mod evidence;
 mod recall;
 

@@ -12,7 +12,7 @@ use redb::backends::FileBackend;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
 use super::folder::{self, Folder};
-use super::record::Seal;
+use super::record::{RecordError, Seal};
 use crate::store::OpenError;
 use crate::store::entry::{Entry, Partition};
 use crate::store::evidence::Evidence;
@@ -55,6 +55,10 @@ pub(super) struct Read {
     pub(super) removable: Vec<u64>,
     /// How many of them are not usable.
     pub(super) broken: u64,
+    /// Numbers of records that no key is here for; they stay.
+    pub(super) locked: Vec<u64>,
+    /// Whether one was read that is not encrypted as it would be now.
+    pub(super) stale: bool,
     /// The highest sequence in use.
     pub(super) last: u64,
     /// Whether the database is a fresh one, without what was taken.
@@ -203,6 +207,10 @@ fn read(
             None => Ok(None),
         };
         let (placed, observed) = (of(&embeddings)?, of(&evidence)?);
+        read.stale |= ![Some(&record), placed.as_ref(), observed.as_ref()]
+            .into_iter()
+            .flatten()
+            .all(|record| seal.is_current(record.value()));
         let stored = seal.read_entry(sequence, record.value()).and_then(|entry| {
             let placed = placed.map(|placed| seal.read_embedding(sequence, placed.value())).transpose()?;
             let evidence =
@@ -217,6 +225,7 @@ fn read(
                     read.removable.push(sequence);
                 }
             }
+            Err(RecordError::Locked) => read.locked.push(sequence),
             Err(error) => {
                 tracing::warn!(sequence, %error, "a record on disk is skipped and removed");
                 read.broken += 1;

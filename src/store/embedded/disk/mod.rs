@@ -30,6 +30,7 @@ use self::folder::Folder;
 use self::queue::Queue;
 use self::record::Seal;
 use self::writer::{Health, Writer};
+use crate::store::encryption::{Encryption, EncryptionKeys};
 use crate::store::entry::Partition;
 use crate::store::index::codes::Codes;
 use crate::store::memory::Slot;
@@ -52,14 +53,21 @@ pub(super) struct Disk {
     health: Arc<Health>,
     thread: Mutex<Option<JoinHandle<()>>>,
     broken: u64,
+    /// Numbers of records that no key is here for.
+    locked: Mutex<Vec<u64>>,
+    encryption: Arc<Encryption>,
 }
 
 impl Opened {
     /// Opens the folder and gives its records, newest first, to `take`.
-    pub(super) fn read(path: &Path, take: impl FnMut(Stored) -> Verdict) -> Result<Self, OpenError> {
+    pub(super) fn read(
+        path: &Path,
+        keys: &EncryptionKeys,
+        take: impl FnMut(Stored) -> Verdict,
+    ) -> Result<Self, OpenError> {
         let folder = Folder::open(path)?;
         let secret = folder.secret()?;
-        let seal = Seal::new(&secret);
+        let seal = Seal::new(&secret, Encryption::new(keys));
         let (database, read) = database::load(&folder, &seal, take)?;
         // The file may be new; that it is there must survive a crash as its content does.
         folder.sync().map_err(|source| OpenError::Io { action: "sync", path: path.to_owned(), source })?;
@@ -75,8 +83,11 @@ impl Opened {
     pub(super) fn start(self, options: &StoreOptions, contents: Contents) -> Result<Disk, OpenError> {
         let queue = Arc::new(Queue::new(options.flush_interval, options.max_unwritten_bytes));
         let health = Arc::new(Health::default());
-        if self.read.fresh || !self.read.removable.is_empty() {
-            queue.delete(self.read.removable, self.read.fresh);
+        let encryption = Arc::clone(self.seal.encryption());
+        // What was in plain, or under an older key, must not stay so: neither in its place nor in a free page.
+        let rewrite = self.read.fresh || (self.read.stale && encryption.is_on());
+        if rewrite || !self.read.removable.is_empty() {
+            queue.delete(self.read.removable, rewrite);
         }
         let writer = Writer {
             folder: self.folder,
@@ -85,14 +96,15 @@ impl Opened {
             health: Arc::clone(&health),
             contents,
             database: Some(self.database),
-            fresh: self.read.fresh,
+            fresh: rewrite,
             compact: false,
         };
         let thread = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || writer.run())
             .map_err(OpenError::Thread)?;
-        Ok(Disk { queue, health, thread: Mutex::new(Some(thread)), broken: self.read.broken })
+        let (broken, locked) = (self.read.broken, Mutex::new(self.read.locked));
+        Ok(Disk { queue, health, thread: Mutex::new(Some(thread)), broken, locked, encryption })
     }
 }
 
@@ -146,6 +158,26 @@ impl Disk {
     /// Changes given up because too much was waiting.
     pub(super) fn dropped(&self) -> u64 {
         self.queue.dropped()
+    }
+
+    /// Records that no key is here for, and that are still there.
+    pub(super) fn locked(&self) -> usize {
+        self.locked.lock().len()
+    }
+
+    /// Values that no key was here for, when the folder was read.
+    pub(super) fn undecryptable(&self) -> u64 {
+        self.encryption.unreadable()
+    }
+
+    /// Deletes the records that no key is here for: a person wants all gone. Gives how many.
+    pub(super) fn delete_locked(&self) -> u64 {
+        let locked = std::mem::take(&mut *self.locked.lock());
+        let count = u64::try_from(locked.len()).unwrap_or(u64::MAX);
+        if count > 0 {
+            self.delete(locked, true);
+        }
+        count
     }
 
     /// Records skipped when the folder was read.

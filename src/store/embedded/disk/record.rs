@@ -3,13 +3,19 @@
 //! A record is its schema version (one byte), its content, and the first half of a keyed BLAKE3 over the kind
 //! of record, its number and all before. The key is made of the store's secret, so that a record of another
 //! store is as foreign as a damaged one.
+//!
+//! Where entries are encrypted, the version says so and the content is sealed ([`crate::store::encryption`]) under
+//! the kind of record and its number; the digest is over what stands on disk.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::{Endpoint, Reply, Usage};
+use crate::store::encryption::{Encryption, Unopened};
 use crate::store::entry::{Entry, Key, Partition, Scope};
 use crate::store::evidence::{Evidence, OBSERVATION_BYTES, Observation};
 use crate::store::index::codes::{Codes, MAX_DIMENSION};
@@ -18,15 +24,19 @@ use crate::store::{milliseconds, whole_milliseconds};
 /// The version written, and the only one read.
 pub(super) const SCHEMA: u8 = 1;
 
+/// The version of a record whose content is [`SCHEMA`]'s, encrypted.
+const ENCRYPTED: u8 = 2;
+
 const DIGEST_BYTES: usize = 16;
 
 /// Writes and reads records.
 #[derive(Debug, Clone)]
 pub(super) struct Seal {
     key: [u8; 32],
+    encryption: Arc<Encryption>,
 }
 
-/// A record that cannot be used; it is skipped, counted and removed.
+/// A record that cannot be used; it is skipped, counted and removed, or left where its key is missing alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RecordError {
     /// Damaged, cut short, or written by a store with another secret.
@@ -38,6 +48,9 @@ pub(super) enum RecordError {
     /// Whole, but not of the shape that its schema promises.
     #[error("not of its schema's shape")]
     Shape,
+    /// Whole, and encrypted under a key that is not here.
+    #[error("encrypted under a key that is not here")]
+    Locked,
 }
 
 /// What distinguishes the tables in a digest, so that no record counts in another's place.
@@ -92,11 +105,25 @@ impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
 
 impl Seal {
     /// For a store with this secret.
-    pub(super) fn new(secret: &[u8; 32]) -> Self {
-        Self { key: blake3::derive_key("rejoinder 2025 store records", secret) }
+    pub(super) fn new(secret: &[u8; 32], encryption: Arc<Encryption>) -> Self {
+        Self { key: blake3::derive_key("rejoinder 2025 store records", secret), encryption }
     }
 
-    /// An entry as a record. `None` where it cannot be encoded, which plain values in memory always can.
+    /// What counts the records that no key is here for.
+    pub(super) fn encryption(&self) -> &Arc<Encryption> {
+        &self.encryption
+    }
+
+    /// Whether a record is as it would be written now: in plain, or under the key that encrypts.
+    pub(super) fn is_current(&self, record: &[u8]) -> bool {
+        match record.split_first() {
+            Some((&ENCRYPTED, sealed)) => self.encryption.is_current(sealed),
+            _ => !self.encryption.is_on(),
+        }
+    }
+
+    /// An entry as a record. `None` where it cannot be encoded, which plain values in memory always can, or sealed,
+    /// for want of random bytes; so for the other kinds.
     pub(super) fn entry(&self, sequence: u64, entry: &Entry) -> Option<Vec<u8>> {
         let stored = Stored {
             key: entry.key.0,
@@ -120,14 +147,14 @@ impl Seal {
         };
         let record = postcard::to_extend(&stored, vec![SCHEMA]).ok()?;
         let record = postcard::to_extend(&later, record).ok()?;
-        Some(self.close(Kind::Entry, sequence, record))
+        self.close(Kind::Entry, sequence, record)
     }
 
     /// The entry of a record.
     pub(super) fn read_entry(&self, sequence: u64, record: &[u8]) -> Result<Entry, RecordError> {
         let content = self.open(Kind::Entry, sequence, record)?;
         let (stored, rest) =
-            postcard::take_from_bytes::<Stored<'_>>(content).map_err(|_| RecordError::Shape)?;
+            postcard::take_from_bytes::<Stored<'_>>(&content).map_err(|_| RecordError::Shape)?;
         let later = if rest.is_empty() {
             Later::default()
         } else {
@@ -162,7 +189,7 @@ impl Seal {
     }
 
     /// An embedding's place as a record: partition, dimension, scale, high plane, low plane.
-    pub(super) fn embedding(&self, sequence: u64, partition: &Partition, codes: &Codes) -> Vec<u8> {
+    pub(super) fn embedding(&self, sequence: u64, partition: &Partition, codes: &Codes) -> Option<Vec<u8>> {
         let mut record = Vec::with_capacity(1 + 32 + 8 + 2 * codes.dimension() + DIGEST_BYTES);
         record.push(SCHEMA);
         record.extend_from_slice(&partition.0);
@@ -179,11 +206,11 @@ impl Seal {
         record: &[u8],
     ) -> Result<(Partition, Codes), RecordError> {
         let content = self.open(Kind::Embedding, sequence, record)?;
-        read_embedding(content).ok_or(RecordError::Shape)
+        read_embedding(&content).ok_or(RecordError::Shape)
     }
 
     /// What was observed of an entry as a record: the observations one after another.
-    pub(super) fn evidence(&self, sequence: u64, evidence: &Evidence) -> Vec<u8> {
+    pub(super) fn evidence(&self, sequence: u64, evidence: &Evidence) -> Option<Vec<u8>> {
         let observations = evidence.observations();
         let mut record = Vec::with_capacity(1 + OBSERVATION_BYTES * observations.len() + DIGEST_BYTES);
         record.push(SCHEMA);
@@ -193,25 +220,40 @@ impl Seal {
 
     /// The evidence of a record.
     pub(super) fn read_evidence(&self, sequence: u64, record: &[u8]) -> Result<Evidence, RecordError> {
-        let (observations, rest) = self.open(Kind::Evidence, sequence, record)?.as_chunks();
+        let content = self.open(Kind::Evidence, sequence, record)?;
+        let (observations, rest) = content.as_chunks();
         let read: Option<_> = observations.iter().map(|bytes| Observation::of_bytes(*bytes)).collect();
         read.filter(|_| rest.is_empty()).ok_or(RecordError::Shape)
     }
 
-    fn close(&self, kind: Kind, sequence: u64, mut record: Vec<u8>) -> Vec<u8> {
+    /// Ends a record of its schema and its content.
+    fn close(&self, kind: Kind, sequence: u64, mut record: Vec<u8>) -> Option<Vec<u8>> {
+        if self.encryption.is_on() {
+            let sealed = self.encryption.seal(&context(kind, &sequence.to_le_bytes()), record.get(1..)?)?;
+            record.truncate(0);
+            record.push(ENCRYPTED);
+            record.extend_from_slice(&sealed);
+        }
         let digest = self.digest(kind, sequence, &record);
         record.extend_from_slice(&digest);
-        record
+        Some(record)
     }
 
     /// A record's content, once it is proved whole and ours.
-    fn open<'a>(&self, kind: Kind, sequence: u64, record: &'a [u8]) -> Result<&'a [u8], RecordError> {
+    fn open<'a>(&self, kind: Kind, sequence: u64, record: &'a [u8]) -> Result<Cow<'a, [u8]>, RecordError> {
         let (signed, digest) = record.split_last_chunk::<DIGEST_BYTES>().ok_or(RecordError::Broken)?;
         if self.digest(kind, sequence, signed) != *digest {
             return Err(RecordError::Broken);
         }
         match signed.split_first() {
-            Some((&SCHEMA, content)) => Ok(content),
+            Some((&SCHEMA, content)) => Ok(Cow::Borrowed(content)),
+            Some((&ENCRYPTED, sealed)) => {
+                let opened = self.encryption.open(&context(kind, &sequence.to_le_bytes()), sealed);
+                opened.map(Cow::Owned).map_err(|unopened| match unopened {
+                    Unopened::Locked => RecordError::Locked,
+                    Unopened::Broken => RecordError::Broken,
+                })
+            }
             Some((&schema, _)) => Err(RecordError::Schema(schema)),
             None => Err(RecordError::Broken),
         }
@@ -222,6 +264,16 @@ impl Seal {
         hasher.update(&[kind as u8]).update(&sequence.to_le_bytes()).update(signed);
         hasher.finalize().as_bytes().first_chunk().copied().unwrap_or_default()
     }
+}
+
+/// What a sealed record is and where it stands.
+fn context(kind: Kind, sequence: &[u8; 8]) -> [&[u8]; 3] {
+    let kind: &[u8] = match kind {
+        Kind::Entry => b"entry",
+        Kind::Embedding => b"embedding",
+        Kind::Evidence => b"evidence",
+    };
+    [b"disk", kind, sequence]
 }
 
 fn read_embedding(content: &[u8]) -> Option<(Partition, Codes)> {
@@ -243,6 +295,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::encryption::tests::keys;
+
+    fn seal(secret: u8, encrypted: bool) -> Seal {
+        Seal::new(&[secret; 32], Encryption::new(&keys(if encrypted { &[1] } else { &[] })))
+    }
 
     fn entries() -> impl Strategy<Value = Entry> {
         let texts = (any::<String>(), any::<String>(), any::<String>(), any::<String>());
@@ -279,33 +336,50 @@ mod tests {
 
     proptest! {
         #[test]
+        fn an_encrypted_record_shows_nothing_is_of_its_place_and_needs_its_key(mut entry in entries()) {
+            entry.prompt = "a canary of a prompt".to_owned();
+            let (one, plain) = (seal(1, true), seal(1, false));
+            let record = one.entry(7, &entry).unwrap();
+            prop_assert!(memchr::memmem::find(&record, b"canary").is_none());
+            prop_assert_eq!(plain.read_entry(7, &record), Err(RecordError::Locked));
+            let unencrypted = plain.entry(7, &entry).unwrap();
+            prop_assert_eq!(one.read_entry(7, &unencrypted).unwrap(), entry);
+            prop_assert!(one.is_current(&record) && !one.is_current(&unencrypted));
+            // Sealed again by whoever has the secret, but not the key: in another place it is not opened.
+            let mut moved = record[..record.len() - DIGEST_BYTES].to_vec();
+            let digest = one.digest(Kind::Entry, 8, &moved);
+            moved.extend_from_slice(&digest);
+            prop_assert_eq!(one.read_entry(8, &moved), Err(RecordError::Broken));
+        }
+
+        #[test]
         fn evidence_comes_back_as_it_was_and_under_its_number_alone(
-            seen in proptest::collection::vec((any::<u32>(), 0.0_f32..=1.0, any::<bool>()), 0..50), sequence: u64
+            seen in proptest::collection::vec((any::<u32>(), 0.0_f32..=1.0, any::<bool>()), 0..50), sequence: u64, encrypted: bool
         ) {
-            let seal = Seal::new(&[1; 32]);
+            let seal = seal(1, encrypted);
             let evidence: Evidence =
                 seen.into_iter().map(|(id, score, same)| Observation { id, score, same }).collect();
-            let record = seal.evidence(sequence, &evidence);
+            let record = seal.evidence(sequence, &evidence).unwrap();
             prop_assert_eq!(seal.read_evidence(sequence, &record), Ok(evidence));
             prop_assert_eq!(seal.read_evidence(sequence ^ 1, &record), Err(RecordError::Broken));
         }
 
         #[test]
         fn an_entry_comes_back_as_it_was_and_under_its_number_alone(
-            entry in entries(), sequence: u64, secret: [u8; 32]
+            entry in entries(), sequence: u64, secret: [u8; 32], encrypted: bool
         ) {
-            let seal = Seal::new(&secret);
+            let seal = Seal::new(&secret, Encryption::new(&keys(if encrypted { &[1] } else { &[] })));
             let record = seal.entry(sequence, &entry).unwrap();
             prop_assert_eq!(seal.read_entry(sequence, &record).unwrap(), entry);
             prop_assert_eq!(seal.read_entry(sequence ^ 1, &record), Err(RecordError::Broken));
             prop_assert!(seal.read_embedding(sequence, &record).is_err());
-            let other = Seal::new(&secret.map(|byte| !byte));
+            let other = Seal::new(&secret.map(|byte| !byte), Encryption::new(&keys(if encrypted { &[1] } else { &[] })));
             prop_assert_eq!(other.read_entry(sequence, &record), Err(RecordError::Broken));
         }
 
         #[test]
         fn a_record_without_what_came_later_is_read(entry in entries()) {
-            let seal = Seal::new(&[1; 32]);
+            let seal = seal(1, false);
             let mut entry = Entry { took: None, ..entry };
             if let Some(usage) = &mut entry.reply.usage {
                 (usage.cached, usage.reasoning) = (0, 0);
@@ -313,12 +387,12 @@ mod tests {
             let record = seal.entry(1, &entry).unwrap();
             let later = postcard::to_extend(&Later::default(), Vec::new()).unwrap();
             let older = record[..record.len() - DIGEST_BYTES - later.len()].to_vec();
-            prop_assert_eq!(seal.read_entry(1, &seal.close(Kind::Entry, 1, older)).unwrap(), entry);
+            prop_assert_eq!(seal.read_entry(1, &seal.close(Kind::Entry, 1, older).unwrap()).unwrap(), entry);
         }
 
         #[test]
-        fn a_changed_record_is_broken(entry in entries(), at: prop::sample::Index, bit in 0_u32..8, cut: bool) {
-            let seal = Seal::new(&[1; 32]);
+        fn a_changed_record_is_broken(entry in entries(), at: prop::sample::Index, bit in 0_u32..8, cut: bool, encrypted: bool) {
+            let seal = seal(1, encrypted);
             let mut record = seal.entry(1, &entry).unwrap();
             let at = at.index(record.len());
             if cut {
@@ -330,19 +404,21 @@ mod tests {
         }
 
         #[test]
-        fn a_sealed_record_of_any_content_is_read_without_a_panic(content: Vec<u8>) {
-            let seal = Seal::new(&[1; 32]);
+        fn a_sealed_record_of_any_content_is_read_without_a_panic(content: Vec<u8>, encrypted: bool) {
+            let seal = seal(1, encrypted);
             let mut record = vec![SCHEMA];
             record.extend_from_slice(&content);
-            let _ = seal.read_entry(1, &seal.close(Kind::Entry, 1, record.clone()));
-            let _ = seal.read_embedding(1, &seal.close(Kind::Embedding, 1, record));
+            let _ = seal.read_entry(1, &seal.close(Kind::Entry, 1, record.clone()).unwrap());
+            let _ = seal.read_embedding(1, &seal.close(Kind::Embedding, 1, record).unwrap());
         }
 
         #[test]
-        fn an_embedding_comes_back_as_it_was(values in prop::collection::vec(-1.0_f32..1.0, 1..500)) {
-            let seal = Seal::new(&[1; 32]);
+        fn an_embedding_comes_back_as_it_was(
+            values in prop::collection::vec(-1.0_f32..1.0, 1..500), encrypted: bool
+        ) {
+            let seal = seal(1, encrypted);
             if let Some(codes) = Codes::of(&values) {
-                let record = seal.embedding(9, &Partition([3; 32]), &codes);
+                let record = seal.embedding(9, &Partition([3; 32]), &codes).unwrap();
                 prop_assert_eq!(seal.read_embedding(9, &record).unwrap(), (Partition([3; 32]), codes));
             }
         }
@@ -350,8 +426,8 @@ mod tests {
 
     #[test]
     fn a_newer_schema_is_named() {
-        let seal = Seal::new(&[1; 32]);
-        let record = seal.close(Kind::Entry, 1, vec![SCHEMA + 1, 2, 3]);
-        assert_eq!(seal.read_entry(1, &record), Err(RecordError::Schema(SCHEMA + 1)));
+        let seal = seal(1, false);
+        let record = seal.close(Kind::Entry, 1, vec![ENCRYPTED + 1, 2, 3]).unwrap();
+        assert_eq!(seal.read_entry(1, &record), Err(RecordError::Schema(ENCRYPTED + 1)));
     }
 }

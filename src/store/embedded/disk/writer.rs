@@ -54,7 +54,7 @@ pub(super) struct Writer {
     pub(super) contents: Contents,
     /// `None` after a failure: the library wants it opened anew.
     pub(super) database: Option<Database>,
-    /// Whether the database lacks what is in memory.
+    /// Whether the database lacks what is in memory, or has it otherwise than it would be written now.
     pub(super) fresh: bool,
     /// Whether a compaction waits for a quiet moment.
     pub(super) compact: bool,
@@ -101,6 +101,9 @@ impl Writer {
         if self.fresh {
             self.rewrite(&database)?;
             self.fresh = false;
+            if self.seal.encryption().is_on() {
+                tracing::info!("all readable entries on disk are encrypted with the first key");
+            }
         }
         let mut batch = Batch { deleted: work.deleted.clone(), ..Batch::default() };
         for change in &work.changes {
@@ -167,12 +170,15 @@ impl Writer {
                 }
             }
             Change::Embedding(slot, partition, codes) if !slot.is_gone() => {
-                let record = self.seal.embedding(slot.sequence, partition, codes);
-                batch.embeddings.push((slot.sequence, record));
+                if let Some(record) = self.seal.embedding(slot.sequence, partition, codes) {
+                    batch.embeddings.push((slot.sequence, record));
+                }
             }
             Change::Evidence(slot) if !slot.is_gone() => {
                 let record = self.seal.evidence(slot.sequence, &slot.evidence.lock());
-                batch.evidence.push((slot.sequence, record));
+                if let Some(record) = record {
+                    batch.evidence.push((slot.sequence, record));
+                }
             }
             Change::Entry(_) | Change::Embedding(..) | Change::Evidence(_) => {}
         }
