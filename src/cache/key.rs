@@ -58,12 +58,12 @@ pub struct Identity<'a> {
 /// no credentials. Compared to the byte, it takes no hash that nobody can find two requests for, which costs as much as
 /// all else of an exact lookup.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RequestId(Box<[u8]>);
+pub struct RequestId(Vec<u8>);
 
 impl RequestId {
     /// How many bytes it keeps in memory.
     pub fn weight(&self) -> usize {
-        self.0.len()
+        self.0.capacity()
     }
 }
 
@@ -157,7 +157,7 @@ impl Keys {
         } else {
             out.extend_from_slice(&hash(&self.request, body));
         }
-        RequestId(out.into())
+        RequestId(out)
     }
 
     /// The scope of a request: its identity, its endpoint, and its body with the prompt taken out.
