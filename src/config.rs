@@ -8,6 +8,7 @@ mod effective;
 mod error;
 mod file;
 mod flags;
+pub(crate) mod fuzzing;
 mod loaded;
 mod merge;
 pub mod reference;

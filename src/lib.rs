@@ -11,6 +11,8 @@ pub mod dialect;
 pub mod embed;
 pub mod encoder;
 pub mod eval;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod models;
 pub mod proxy;
 pub mod rate;

@@ -14,6 +14,8 @@
 //! | `metadata` | JSON: schema version, scope, endpoint, model, namespace, tool calls, usage, poisoned, how long upstream took |
 //! | `seal` | the first half of a keyed BLAKE3 over all fields but `embedding` and `evidence`, which have their own |
 
+pub(crate) mod fuzzing;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;

@@ -4,6 +4,8 @@
 //! of record, its number and all before. The key is made of the store's secret, so that a record of another
 //! store is as foreign as a damaged one.
 
+pub(crate) mod fuzzing;
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;

@@ -1,0 +1,24 @@
+//! Records of any bytes, see [`crate::fuzzing`]: as they are, and sealed, so that what is behind the seal is reached.
+
+use super::{Kind, SCHEMA, Seal};
+
+pub(crate) fn check(data: &[u8]) {
+    let seal = Seal::new(&[7; 32]);
+    assert!(seal.read_entry(1, data).is_err() && seal.read_evidence(1, data).is_err());
+    assert!(seal.read_embedding(1, data).is_err());
+    let sealed = |kind| {
+        let record = [&[SCHEMA], data].concat();
+        seal.close(kind, 1, record)
+    };
+    if let Ok(entry) = seal.read_entry(1, &sealed(Kind::Entry)) {
+        let again = seal.entry(1, &entry).and_then(|record| seal.read_entry(1, &record).ok());
+        assert_eq!(again, Some(entry));
+    }
+    let record = sealed(Kind::Embedding);
+    if let Ok((partition, codes)) = seal.read_embedding(1, &record) {
+        assert_eq!(seal.embedding(1, &partition, &codes), record);
+    }
+    if let Ok(evidence) = seal.read_evidence(1, &sealed(Kind::Evidence)) {
+        assert_eq!(seal.read_evidence(1, &seal.evidence(1, &evidence)), Ok(evidence));
+    }
+}
