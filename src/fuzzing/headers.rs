@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONNECTION, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONNECTION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::proxy::headers::{
@@ -30,8 +30,15 @@ pub(super) fn check(data: &[u8]) {
     for strip in [strip_request, strip_response, strip_trailers] {
         let mut stripped = headers.clone();
         strip(&mut stripped);
-        let left = [CONNECTION, TRANSFER_ENCODING, HeaderName::from_static("keep-alive")];
-        assert!(left.iter().all(|name| !stripped.contains_key(name)), "a hop-by-hop header is left");
+        // That trailers are welcome is said anew for the connection to upstream.
+        let renewed = stripped.remove(CONNECTION).is_none_or(|nominated| {
+            nominated == "te" && stripped.remove(TE).is_some_and(|welcome| welcome == "trailers")
+        });
+        let left = [TE, TRANSFER_ENCODING, UPGRADE, HeaderName::from_static("keep-alive")];
+        assert!(
+            renewed && left.iter().all(|name| !stripped.contains_key(name)),
+            "a hop-by-hop header is left"
+        );
         assert!(
             stripped.keys().all(|name| !name.as_str().starts_with("x-rejoinder-")),
             "one of ours is left"

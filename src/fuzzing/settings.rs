@@ -32,14 +32,17 @@ pub(super) fn redis_url(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(url) = text.parse::<RedisUrl>() else { return };
     let shown = url.to_string();
+    let other = url.clone().with_password("another".to_owned());
     if url.has_password() {
-        let other = url.clone().with_password("another".to_owned());
         assert_eq!(other.to_string(), shown, "the password shows");
         assert_eq!(format!("{other:?}"), format!("{url:?}"), "the password shows");
+    }
+    // What is shown is for people: nothing in it is encoded, so an encoded delimiter does not come back.
+    if !text.contains(['%', '?']) {
         let again: RedisUrl = shown.parse().unwrap();
-        assert_eq!(again.with_password("another".to_owned()), other, "{shown}");
-    } else {
-        assert_eq!(shown.parse::<RedisUrl>().unwrap(), url, "{shown}");
+        let masked =
+            |url: RedisUrl| if url.has_password() { url.with_password("***".to_owned()) } else { url };
+        assert_eq!(masked(again), masked(url), "{shown}");
     }
 }
 
