@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 
 use crate::dialect::json::Json;
-use crate::dialect::{Echo, Endpoint, Form, Reply, ndjson, sse};
+use crate::dialect::{Echo, Endpoint, Form, Reply, Unstorable, ndjson, sse};
 
 const FORMS: [Form; 4] = [Form::Json, Form::Sse { usage: true }, Form::Sse { usage: false }, Form::Ndjson];
 
@@ -45,9 +45,12 @@ pub(super) fn replay(endpoints: &[Endpoint], document: &[u8]) {
 fn replays(endpoint: Endpoint, reply: &Reply) {
     for form in FORMS {
         let Some(body) = rendered(endpoint, &reply.document, form) else { continue };
-        let again = endpoint.gather(form, &body).unwrap_or_else(|error| {
-            panic!("{endpoint:?} {form:?}: {error}\n{}", String::from_utf8_lossy(&body))
-        });
+        let again = match endpoint.gather(form, &body) {
+            Ok(again) => again,
+            // A bound on what is folded, which a document that came whole need not keep to.
+            Err(Unstorable::Malformed(what)) if what.contains("too many members") => continue,
+            Err(error) => panic!("{endpoint:?} {form:?}: {error}\n{}", String::from_utf8_lossy(&body)),
+        };
         assert_eq!(again.text, reply.text, "{endpoint:?} {form:?}");
         assert_eq!(again.tool_calls, reply.tool_calls, "{endpoint:?} {form:?}");
         if form != (Form::Sse { usage: false }) {

@@ -26,7 +26,7 @@ pub(crate) fn check(data: &[u8]) {
         poisoned: read.poisoned,
     };
     let written = line::entry(&entry, home.as_ref()).unwrap_or_default();
-    assert!(written.iter().filter(|byte| **byte == b'\n').count() == 1, "an entry is one line");
+    assert!(memchr::memchr_iter(b'\n', &written).count() == 1, "an entry is one line");
     let Ok(Line::Entry(again)) = line::read(&written) else { panic!("what was written is not read") };
     assert_eq!((again.key, again.scope, again.endpoint), (entry.key, entry.scope, entry.endpoint));
     assert_eq!((again.model, again.namespace, again.prompt), (entry.model, entry.namespace, entry.prompt));
