@@ -37,6 +37,10 @@ pub(super) fn replay(endpoints: &[Endpoint], document: &[u8]) {
     for endpoint in endpoints {
         match endpoint.gather(Form::Json, &document) {
             Ok(reply) => replays(*endpoint, &reply),
+            // A store gives what was put in: a document that is no JSON is not asked for.
+            Err(_) if serde_json::from_slice::<serde::de::IgnoredAny>(&document).is_err() => {
+                FORMS.into_iter().for_each(|form| drop(endpoint.replay(&document, form)));
+            }
             Err(_) => FORMS.into_iter().for_each(|form| drop(rendered(*endpoint, &document, form))),
         }
     }
