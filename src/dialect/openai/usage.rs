@@ -17,6 +17,9 @@ pub(crate) fn ask_for_usage(body: &[u8]) -> Option<Bytes> {
     const ASKED: &str = "{\"include_usage\":true}";
     let text = std::str::from_utf8(body).ok()?;
     let all = members(text)?;
+    if !all.iter().all(is_plain) {
+        return None;
+    }
     let Some(options) = all.iter().find(|member| member.name == "stream_options") else {
         let last = all.last()?.value.end;
         return replace(text, last..last, &format!(",\"stream_options\":{ASKED}"));
@@ -26,6 +29,9 @@ pub(crate) fn ask_for_usage(body: &[u8]) -> Option<Bytes> {
         return replace(text, options.value.clone(), ASKED);
     }
     let inside = members(inner)?;
+    if !inside.iter().all(is_plain) {
+        return None;
+    }
     let from = options.value.start;
     if let Some(asked) = inside.iter().find(|member| member.name == "include_usage") {
         return replace(text, from + asked.value.start..from + asked.value.end, "true");
@@ -37,6 +43,11 @@ pub(crate) fn ask_for_usage(body: &[u8]) -> Option<Bytes> {
             replace(text, end..end, ",\"include_usage\":true")
         }
     }
+}
+
+/// Whether a name stays what it is where case is folded: beside another, one that is added could be its repetition.
+fn is_plain(member: &Member) -> bool {
+    member.name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
 }
 
 fn replace(text: &str, range: Range<usize>, with: &str) -> Option<Bytes> {
