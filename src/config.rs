@@ -8,6 +8,8 @@ mod effective;
 mod error;
 mod file;
 mod flags;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod loaded;
 mod merge;
 pub mod reference;

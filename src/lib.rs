@@ -12,6 +12,9 @@ pub mod dialect;
 pub mod embed;
 pub mod encoder;
 pub mod eval;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod models;
 pub mod proxy;
 pub mod rate;

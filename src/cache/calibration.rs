@@ -248,7 +248,18 @@ impl CalibrationFile {
             return Err(content("it is too long".to_owned()));
         }
         let text = std::fs::read_to_string(path).map_err(failed)?;
-        let file: Self = toml::from_str(&text).map_err(|error| content(error.message().to_owned()))?;
+        Self::parse(path, &text, embedder, basis)
+    }
+
+    /// Reads a file's text; `path` is named in errors.
+    pub(crate) fn parse(
+        path: &Path,
+        text: &str,
+        embedder: &str,
+        basis: Basis,
+    ) -> Result<Calibration, CalibrationError> {
+        let content = |reason: String| CalibrationError::Content { path: path.to_owned(), reason };
+        let file: Self = toml::from_str(text).map_err(|error| content(error.message().to_owned()))?;
         if file.version != VERSION {
             return Err(content(format!("its version is {}, and {VERSION} is known", file.version)));
         }

@@ -4,7 +4,7 @@
 //! requests of clients.
 
 mod builtin;
-mod remote;
+pub(crate) mod remote;
 
 pub use remote::{ApiKey, RemoteOptions};
 

@@ -6,6 +6,9 @@
 //! Sources: <https://github.com/ollama/ollama/blob/main/docs/api.md> ("Generate Embeddings" and the older
 //! "Generate Embedding"), <https://platform.openai.com/docs/api-reference/embeddings/create>.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -290,12 +293,16 @@ impl Remote {
         check_status(answer.status())?;
         let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
         let body = body.map_err(|error| server(format!("the answer broke off or is too long: {error}")))?;
-        // Only the place: the error's own text may quote the answer.
-        serde_json::from_slice(&body.to_bytes()).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
-            server(format!("the answer is no embedding, seen at line {line}, column {column}"))
-        })
+        read(&body.to_bytes())
     }
+}
+
+fn read<'a, A: Deserialize<'a>>(answer: &'a [u8]) -> Result<A, Failure> {
+    // Only the place: the error's own text may quote the answer.
+    serde_json::from_slice(answer).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        server(format!("the answer is no embedding, seen at line {line}, column {column}"))
+    })
 }
 
 /// The body of a refusal may repeat the text: it is neither read nor told.

@@ -6,7 +6,7 @@ mod ask;
 pub mod body;
 mod budget;
 mod cached;
-mod decode;
+pub(crate) mod decode;
 pub mod error;
 pub mod explain;
 mod fetch;

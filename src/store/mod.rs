@@ -11,7 +11,7 @@ pub(crate) mod hexadecimal;
 pub mod redis;
 pub mod transfer;
 
-mod embedded;
+pub(crate) mod embedded;
 mod index;
 mod listing;
 mod memory;

@@ -39,7 +39,7 @@ impl Extractor for Headers<'_> {
 
 /// The span that a request names as its parent. `None` where it names none, or not in a way that is understood: then a
 /// trace begins here.
-pub(super) fn read(headers: &HeaderMap) -> Option<SpanContext> {
+pub(crate) fn read(headers: &HeaderMap) -> Option<SpanContext> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let parent = parents.next()?.to_str().ok()?.trim();
     // Said twice it says nothing (§3.2.2.5 leaves no choice between two). The propagator would take shorter ids.
@@ -59,7 +59,7 @@ pub(super) fn read(headers: &HeaderMap) -> Option<SpanContext> {
 
 /// Names a span as the parent of what upstream does. `tracestate` travels as it came, unless it belonged to no trace
 /// that is continued.
-pub(super) fn write(headers: &mut HeaderMap, span: &SpanContext, continued: bool) {
+pub(crate) fn write(headers: &mut HeaderMap, span: &SpanContext, continued: bool) {
     let (trace, id, flags) = (span.trace_id(), span.span_id(), u8::from(span.is_sampled()));
     // Hexadecimal digits are always a valid value.
     if let Ok(value) = HeaderValue::try_from(format!("00-{trace}-{id}-{flags:02x}")) {

@@ -7,7 +7,7 @@
 //! thread-local.
 
 mod collector;
-mod context;
+pub(crate) mod context;
 mod counts;
 mod export;
 

@@ -8,7 +8,7 @@
 //! embedder and was trained by `scripts/train-verifier` on prompts written for it (`models/verifier/README.md`).
 
 mod model;
-mod pair;
+pub(crate) mod pair;
 
 use std::sync::Arc;
 

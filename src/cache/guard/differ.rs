@@ -78,16 +78,17 @@ impl<'a> Pairing<'a> {
         let (left, right) = (self.left_over(), self.right_over());
         let mut found = Found { certain: None, soft: RuleSet::NONE, apart: apart(&left, &right) };
         found.spoken(spans(self.one, self.other));
+        if left.len().max(right.len()) > MOST_LEFT {
+            // Too much to be looked through, and so nobody's to judge: each number and each piece of code left over
+            // would be looked for in the whole of the other prompt.
+            found.certain = found.certain.or(Some(Rule::Doubt));
+            return found.verdict();
+        }
         if let Some(Numbers { rule, sure }) = numbers(self, &left, &right, found.apart) {
             found.spoken(Some((rule, sure)));
         }
         found.spoken(self.counted().map(|rule| (rule, true)));
         found.spoken(verbatim::left_over(&left, &right, self.one, self.other));
-        if found.certain.is_none() && left.len().max(right.len()) > MOST_LEFT {
-            // Too much to be looked through, and so nobody's to judge.
-            found.certain = Some(Rule::Doubt);
-            return found.verdict();
-        }
         match denial(self) {
             Denial::Same => {}
             Denial::Unclear => found.soft.insert(Rule::Negation),

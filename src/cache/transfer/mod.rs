@@ -4,6 +4,8 @@
 //! Called by `admin`. Scopes, keys and partitions are keyed hashes, so that both sides must have the same secret; with it
 //! a line proves that its key belongs to its scope and its prompt.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod line;
 
 use std::time::{Duration, SystemTime};

@@ -24,7 +24,7 @@ impl ModelPattern {
     }
 
     /// Whether it certainly matches all that the other does. Some pairs of which that is true are not found.
-    pub(super) fn covers(&self, other: &Self) -> bool {
+    pub(crate) fn covers(&self, other: &Self) -> bool {
         let wild = |pattern: &[char]| pattern.iter().any(|&c| c == '*' || c == '?');
         if self == other || (!wild(&other.0) && matches(&self.0, &other.0)) {
             return true;

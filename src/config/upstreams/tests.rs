@@ -144,8 +144,8 @@ fn an_error_names_line_key_and_reason() {
             with("").replace("http://a", "http://127.0.0.1:11435"),
             "r.toml:1: upstream: http://127.0.0.1:11435/: this is",
         ),
-        ("[upstream]\nurl = \"http://a\"".to_owned(), "r.toml:1: [upstream]: invalid type"),
-        ("[[upstream]]\nname = \"a\"".to_owned(), "r.toml:1: [[upstream]]: missing field `url`"),
+        ("[upstream]\nurl = \"http://a\"".to_owned(), "r.toml:1: upstream: invalid type"),
+        ("[[upstream]]\nname = \"a\"".to_owned(), "r.toml:1: upstream: missing field `url`"),
         ("upstream = 5".to_owned(), "r.toml:1: upstream: invalid type"),
     ] {
         let error = error(&text);

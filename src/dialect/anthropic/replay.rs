@@ -89,7 +89,7 @@ fn start(writer: &mut Writer, message: &Members<'_>, usage: Option<&Members<'_>>
 /// The usage of `message_start`: the prompt's tokens, and the one that has been written so far.
 fn usage_at_start(usage: &Members<'_>) -> String {
     let members = usage.iter().filter_map(|(name, raw)| match name.as_str() {
-        "output_tokens" => Some((name, if *raw == "0" { "0" } else { "1" })),
+        "output_tokens" => Some((name, if matches!(*raw, "0" | "null") { *raw } else { "1" })),
         "output_tokens_details" | "server_tool_use" | "iterations" | "fallback_credit" => None,
         _ => Some((name, *raw)),
     });
@@ -148,7 +148,8 @@ fn text_parts(members: &Members<'_>) -> Parts {
     let text = text_of(members, "text");
     parts.deltas.extend(pieces(&text).map(|piece| delta("text_delta", "text", &quoted(piece))));
     let citations = find(members, "citations").and_then(|raw| items(raw).ok()).unwrap_or_default();
-    if !citations.is_empty() {
+    // A delta must bring something: with one that is nothing, they stay where they are.
+    if !citations.is_empty() && !citations.contains(&"null") {
         parts.emptied.push(("citations", "[]"));
         parts.deltas.extend(citations.iter().map(|raw| delta("citations_delta", "citation", raw)));
     }

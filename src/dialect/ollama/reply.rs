@@ -29,6 +29,9 @@ struct Document {
     message: Option<Content>,
     response: Option<String>,
     tool_calls: Option<Vec<IgnoredAny>>,
+    /// For its shape alone: a stream must be able to bring it in parts.
+    #[serde(rename = "logprobs")]
+    _logprobs: Option<Vec<IgnoredAny>>,
     prompt_eval_count: Option<u64>,
     eval_count: Option<u64>,
 }

@@ -64,6 +64,9 @@ fn judge(document: &Value, bytes: Bytes) -> Result<Reply, Unstorable> {
         if text.trim().is_empty() {
             return Err(Unstorable::Empty);
         }
+        if choice.get("logprobs").is_some_and(|logprobs| !logprobs.is_null() && !logprobs.is_object()) {
+            return Err(malformed("logprobs"));
+        }
         first.get_or_insert(text);
     }
     Ok(Reply {

@@ -48,13 +48,18 @@ pub(super) fn incomplete(reason: &str) -> Unstorable {
     Unstorable::Incomplete(if known { reason } else { "for a reason not known here" }.to_owned())
 }
 
-/// The choices of a reply, each with the reason why it ended, which must be a good one.
+/// The choices of a reply in the order of their indexes, each with the reason why it ended, which must be a good one.
 pub(super) fn whole_choices(document: &Value) -> Result<&Vec<Value>, Unstorable> {
     let choices = document.get("choices").and_then(Value::as_array).ok_or_else(|| malformed("no choices"))?;
     if choices.is_empty() {
         return Err(Unstorable::Empty);
     }
+    let mut before = None;
     for choice in choices {
+        // As a stream has them: there a choice is known by its index alone, so that two of one would become one.
+        let index = choice.get("index").map_or(Some(0), Value::as_u64);
+        let index = index.filter(|index| before.is_none_or(|before| before < *index));
+        before = Some(index.ok_or_else(|| malformed("a choice's index"))?);
         match choice.get("finish_reason") {
             // OpenAI's reasons for a whole reply, then those that servers which imitate it use for the same.
             Some(Value::String(reason)) => match reason.as_str() {

@@ -17,6 +17,9 @@ pub(crate) fn ask_for_usage(body: &[u8]) -> Option<Bytes> {
     const ASKED: &str = "{\"include_usage\":true}";
     let text = std::str::from_utf8(body).ok()?;
     let all = members(text)?;
+    if all.iter().any(|member| folds_to(member, "stream_options")) {
+        return None;
+    }
     let Some(options) = all.iter().find(|member| member.name == "stream_options") else {
         let last = all.last()?.value.end;
         return replace(text, last..last, &format!(",\"stream_options\":{ASKED}"));
@@ -26,6 +29,9 @@ pub(crate) fn ask_for_usage(body: &[u8]) -> Option<Bytes> {
         return replace(text, options.value.clone(), ASKED);
     }
     let inside = members(inner)?;
+    if inside.iter().any(|member| folds_to(member, "include_usage")) {
+        return None;
+    }
     let from = options.value.start;
     if let Some(asked) = inside.iter().find(|member| member.name == "include_usage") {
         return replace(text, from + asked.value.start..from + asked.value.end, "true");
@@ -37,6 +43,13 @@ pub(crate) fn ask_for_usage(body: &[u8]) -> Option<Bytes> {
             replace(text, end..end, ",\"include_usage\":true")
         }
     }
+}
+
+/// Whether a name is another and becomes this one where case is folded, as some servers do: beside it, one that is added
+/// would be its repetition.
+fn folds_to(member: &Member, name: &str) -> bool {
+    let folded = member.name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    member.name != name && folded.eq(name.chars())
 }
 
 fn replace(text: &str, range: Range<usize>, with: &str) -> Option<Bytes> {

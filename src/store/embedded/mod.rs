@@ -3,7 +3,7 @@
 //!
 //! Called by [`super::Store`] alone.
 
-mod disk;
+pub(crate) mod disk;
 pub(super) mod keeper;
 mod listing;
 mod load;

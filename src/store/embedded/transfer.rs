@@ -39,17 +39,18 @@ impl fmt::Debug for Walk {
     }
 }
 
+/// The number after which an export goes on.
+pub(crate) fn read_cursor(cursor: &str) -> Result<u64, ExportCursorError> {
+    let digits = cursor.strip_prefix("e-").filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    u64::from_str_radix(digits.unwrap_or_default(), 16).map_err(|_| ExportCursorError)
+}
+
 impl Embedded {
     /// See [`crate::store::Store::export`].
     pub(in crate::store) fn export(&self, cursor: Option<&str>) -> Result<Walk, ExportCursorError> {
-        let number = |cursor: &str| {
-            let digits =
-                cursor.strip_prefix("e-").filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-            u64::from_str_radix(digits.unwrap_or_default(), 16).map_err(|_| ExportCursorError)
-        };
         Ok(Walk {
             inner: Arc::clone(&self.0),
-            after: cursor.map(number).transpose()?.unwrap_or(0),
+            after: cursor.map(read_cursor).transpose()?.unwrap_or(0),
             last: self.0.sequence.load(Ordering::Acquire),
             pass: Pass::default(),
         })

@@ -14,7 +14,7 @@ mod link;
 mod names;
 mod nodes;
 mod partitions;
-mod record;
+pub(crate) mod record;
 mod scripts;
 mod tracking;
 pub mod transfer;

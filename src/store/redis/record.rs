@@ -18,6 +18,9 @@
 //! sealed ([`crate::store::encryption`]) under the field's name, the exact key and `created_at`; the digests are over
 //! what stands in Redis. The rest holds nothing of a prompt or a reply: keyed hashes, times, and similarities.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

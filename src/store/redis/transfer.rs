@@ -44,9 +44,8 @@ impl Redis {
         let mut nodes: VecDeque<_> = nodes::all(&core.link).await.map_err(StoreError::from)?.into();
         let mut at = 0;
         if let Some(cursor) = cursor {
-            let (name, digits) =
-                cursor.strip_prefix("r-").and_then(|rest| rest.rsplit_once('-')).ok_or(ExportCursorError)?;
-            at = u64::from_str_radix(digits, 16).map_err(|_| ExportCursorError)?;
+            let (name, from) = read_cursor(cursor)?;
+            at = from;
             while nodes.front().is_some_and(|node| name_of(node) != name) {
                 nodes.pop_front();
             }
@@ -133,6 +132,13 @@ impl Walk {
         let home = embedding.and_then(|record| seal.read_embedding(&entry, &record).ok());
         Ok(Some(Exported { entry: Arc::new(entry), home }))
     }
+}
+
+/// The name of the server at which an export goes on, and where there.
+pub(crate) fn read_cursor(cursor: &str) -> Result<(&str, u64), ExportCursorError> {
+    let (name, digits) =
+        cursor.strip_prefix("r-").and_then(|rest| rest.rsplit_once('-')).ok_or(ExportCursorError)?;
+    Ok((name, u64::from_str_radix(digits, 16).map_err(|_| ExportCursorError)?))
 }
 
 fn name_of(node: &Node) -> String {

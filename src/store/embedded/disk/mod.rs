@@ -9,7 +9,7 @@
 mod database;
 mod folder;
 mod queue;
-mod record;
+pub(crate) mod record;
 mod writer;
 
 use std::path::Path;

@@ -7,6 +7,9 @@
 //! Where entries are encrypted, the version says so and the content is sealed ([`crate::store::encryption`]) under
 //! the kind of record and its number; the digest is over what stands on disk.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};

@@ -1,0 +1,4 @@
+//! A stored document of Anthropic's endpoint, replayed in every form.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rejoinder::fuzzing::replay_anthropic(data));
