@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod breaker;
 pub mod cache;
+mod causes;
 pub mod cli;
 pub mod config;
 pub mod dashboard;

@@ -18,6 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
+use crate::causes::causes;
 use crate::config::{ConfigError, Environment, Secret};
 use crate::proxy::body::next_data;
 
@@ -277,18 +278,6 @@ fn bearer(token: &Secret) -> Result<HeaderValue, AdminError> {
     })?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// An error with its causes, outermost first.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

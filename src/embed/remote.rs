@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EmbedError, EmbedderError, EmbedderState, Embedding};
 use crate::breaker::{Breaker, BreakerSettings, BreakerState};
+use crate::causes::causes;
 
 /// Bytes of an answer read at most: 8,192 dimensions written with 20 digits are 170 KB.
 const LARGEST_ANSWER: usize = 1 << 20;
@@ -330,14 +331,6 @@ fn only(embeddings: Vec<Vec<f32>>) -> Result<Embedding, Failure> {
             .ok_or_else(|| server("the embedding is empty, zero or not finite".to_owned())),
         Err(_) => Err(server(format!("{count} embeddings came for one text"))),
     }
-}
-
-/// What went wrong below hyper's "client error (Connect)".
-fn causes(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
 }
 
 fn endpoint(base: &Uri, path: &str) -> Result<Uri, EmbedderError> {

@@ -19,6 +19,7 @@ use super::body::{Body, BodyError};
 use super::error::ProxyError;
 use super::headers::{CREDENTIALS, is_framing_known};
 use super::permits::Permits;
+use crate::causes::causes;
 use crate::config::{self, ApiKeyHeader, Config, Secret};
 
 /// The one way to an upstream.
@@ -279,18 +280,6 @@ fn blame(error: &(dyn std::error::Error + 'static)) -> ProxyError {
         source = cause.source();
     }
     ProxyError::Upstream(causes(error))
-}
-
-/// An error with its causes, outermost first: the first often says no more than "client error".
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message as _;
 
+use crate::causes::causes;
 use crate::config::Otlp;
 
 /// How often a batch is sent at most.
@@ -146,16 +147,4 @@ impl Collector {
         let refused = u64::try_from(partial.rejected_spans).unwrap_or(0);
         Ok(Taken { refused, cause: format!("it refused some: {}", super::cut(&partial.error_message)) })
     }
-}
-
-/// An error with its causes, outermost first.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
