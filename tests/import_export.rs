@@ -512,3 +512,71 @@ async fn the_endpoints_are_guarded_like_the_others() {
         assert!(error.contains("rejoinder serve"), "{error}");
     }
 }
+
+/// Answers each request of a connection of its own with these bytes, and closes it; the targets that were asked for.
+async fn answering(answers: Vec<String>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let task = tokio::spawn(async move {
+        let mut targets = Vec::new();
+        for answer in answers {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(connection.read_u8().await.unwrap());
+            }
+            let request = String::from_utf8(request).unwrap();
+            targets.push(request.split(' ').nth(1).unwrap().to_owned());
+            // Longer than what comes, where it breaks off.
+            let length = if answer.contains("\"end\"") { answer.len() } else { answer.len() + 1 };
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n"
+            );
+            connection.write_all((head + &answer).as_bytes()).await.unwrap();
+            connection.shutdown().await.unwrap();
+        }
+        targets
+    });
+    (url, task)
+}
+
+#[tokio::test]
+async fn an_export_that_breaks_off_goes_on_where_it_was() {
+    let lines = [0, 1, 2].map(|number| entry(number, 10).to_string() + "\n");
+    let line = |number: usize| lines[number].clone();
+    let mark =
+        |cursor: &str, unreadable| json!({"cursor": cursor, "unreadable": unreadable}).to_string() + "\n";
+    let cut = line(2).split_at(20).0.to_owned();
+    let (url, asked) = answering(vec![
+        header() + &line(0) + &mark("a/1", 1) + &line(1) + &cut,
+        header() + &line(1) + &mark("b", 0),
+        header() + &line(2) + &end(1),
+    ])
+    .await;
+    let (_folder, file) = place("entries.jsonl");
+    let (code, text, error) = output(rejoinder(&["export", &file, "--json", "--admin", &url])).await;
+    assert_eq!(code, Some(3), "{error}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&report["entries"], &report["unreadable"]), (&json!(3), &json!(1)));
+    assert!(error.contains("broke off after 1 entries and goes on"), "{error}");
+    assert_eq!(asked.await.unwrap(), ["/export", "/export?cursor=a%2F1", "/export?cursor=b"]);
+    let written = fs::read_to_string(&file).unwrap();
+    let last = json!({"end": {"entries": 3, "unreadable": 1}}).to_string();
+    assert_eq!(written, header() + &line(0) + &line(1) + &line(2) + &last + "\n");
+    let upstream = upstream().await;
+    let target = proxy_with(&upstream, with_secret).await;
+    json_of(&["import", &file], &target, 0).await;
+    assert_eq!(count(&target).await, 3);
+}
+
+#[tokio::test]
+async fn an_export_does_not_become_one_of_two_secrets() {
+    let other = header().replace("\"check\":\"", "\"check\":\"f");
+    let mark = json!({"cursor": "a"}).to_string() + "\n";
+    let (url, _) = answering(vec![header() + &mark, other + &end(0)]).await;
+    let (folder, file) = place("entries.jsonl");
+    let (code, _, error) = output(rejoinder(&["export", &file, "--admin", &url])).await;
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("the proxy's secret is another now"), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "no half a file");
+}

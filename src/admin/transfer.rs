@@ -256,7 +256,7 @@ impl Writer {
             }
         }
         if let Some(cursor) = &part.cursor {
-            self.piece.extend_from_slice(&transfer::mark(cursor));
+            self.piece.extend_from_slice(&transfer::mark(cursor, self.end.unreadable));
         }
         Ok(())
     }

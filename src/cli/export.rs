@@ -4,25 +4,28 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
 use clap::Args;
 use http::Method;
 use indicatif::{ProgressBar, ProgressStyle};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::admin_client::{AdminClient, AdminFlags, Pieces, print, wait};
+use super::admin_client::{AdminClient, AdminError, AdminFlags, Pieces, print, wait};
 use super::{environment, failed};
-use crate::cache::transfer::End;
+use crate::cache::transfer::{self, End};
 
 const EXPLANATION: &str = "\
 FILE gets one JSON document a line: a first line that says by which secret the entries are stored (by a keyed hash, not \
 the secret), then an entry each, with its prompt, its reply and its embedding, then a last line that says how many there \
 were. Expired entries are left out. The file holds prompts and replies in the clear: it is created for its owner alone, \
 and appears only when it is whole.
+
+An export whose connection breaks goes on where it was, five times without getting further at most.
 
 `rejoinder import FILE` reads it into another rejoinder, with whichever store, that has the same REJOINDER_SECRET.
 
@@ -61,12 +64,53 @@ struct Last {
     end: End,
 }
 
+/// What is read of a mark.
+#[derive(Debug, Deserialize)]
+struct Mark {
+    cursor: String,
+    #[serde(default)]
+    unreadable: u64,
+}
+
+/// How often in a row an export that broke off is taken up again without getting any further.
+const ATTEMPTS: u32 = 5;
+
+/// How long it waits before that; longer each time.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// What was written.
 #[derive(Debug, Default)]
 struct Written {
+    /// The first line.
+    header: Bytes,
+    /// Lines since the last mark, and how many: where the export breaks off, they come again.
+    held: BytesMut,
+    held_entries: u64,
+    /// Where it goes on.
+    cursor: Option<String>,
     entries: u64,
     bytes: u64,
+    /// Entries that could not be read: of answers that broke off, and of the present one until the last mark.
+    unreadable_before: u64,
+    unreadable: u64,
     end: Option<End>,
+}
+
+/// Why an answer was not copied to its end.
+enum Stop {
+    /// It broke off, and the proxy can be asked to go on.
+    Broken(anyhow::Error),
+    /// Nothing would help.
+    Failed(anyhow::Error),
+}
+
+impl From<AdminError> for Stop {
+    fn from(error: AdminError) -> Self {
+        match error {
+            AdminError::Unreachable { .. } | AdminError::Broken { .. } => Self::Broken(error.into()),
+            error => Self::Failed(error.into()),
+        }
+    }
 }
 
 impl Export {
@@ -112,13 +156,12 @@ impl Export {
     async fn export(&self, mut target: Target) -> anyhow::Result<(End, u64)> {
         let client = AdminClient::new(&self.admin, &environment)?;
         let bar = self.progress(&client).await;
-        let mut pieces = client.stream("/export").await?;
         let mut written = Written::default();
-        let copied = copy(&mut pieces, &mut target, &mut written, &bar).await;
+        let copied = copy_all(&client, &mut target, &mut written, &bar).await;
         bar.finish_and_clear();
-        copied.with_context(|| format!("the export broke off after {} entries", written.entries))?;
+        let end =
+            copied.with_context(|| format!("the export broke off after {} entries", written.entries))?;
         target.finish().context("cannot write the export")?;
-        let end = written.end.context("the export ended early; look at the proxy's log, and try again")?;
         Ok((end, written.bytes))
     }
 
@@ -160,13 +203,45 @@ impl Export {
     }
 }
 
+/// Writes the whole export. One that breaks off goes on from its last mark, so that nothing is there twice.
+async fn copy_all(
+    client: &AdminClient,
+    target: &mut Target,
+    written: &mut Written,
+    bar: &ProgressBar,
+) -> anyhow::Result<End> {
+    let mut attempts = 0;
+    loop {
+        let entries = written.entries;
+        let copied = match client.stream(&written.path()).await {
+            Ok(mut pieces) => copy(&mut pieces, target, written, bar).await,
+            Err(error) => Err(error.into()),
+        };
+        let error = match (copied, written.end) {
+            (Ok(()), Some(end)) => return Ok(end),
+            (Err(Stop::Failed(error)), _) => return Err(error),
+            (Err(Stop::Broken(error)), _) => error,
+            (Ok(()), None) => anyhow::anyhow!("it ended early; look at the proxy's log, and try again"),
+        };
+        attempts = if written.entries > entries { 1 } else { attempts + 1 };
+        if written.cursor.is_none() || attempts > ATTEMPTS {
+            return Err(error);
+        }
+        bar.suspend(|| {
+            eprintln!("the export broke off after {} entries and goes on: {error:#}", written.entries);
+        });
+        tokio::time::sleep(PAUSE * attempts).await;
+        written.go_on();
+    }
+}
+
 /// Writes lines as they come, the marks left out.
 async fn copy(
     pieces: &mut Pieces,
     target: &mut Target,
     written: &mut Written,
     bar: &ProgressBar,
-) -> anyhow::Result<()> {
+) -> Result<(), Stop> {
     let mut rest = BytesMut::new();
     let mut searched = 0;
     let mut shown = Instant::now();
@@ -175,7 +250,7 @@ async fn copy(
         while let Some(at) = memchr::memchr(b'\n', rest.get(searched..).unwrap_or_default()) {
             let line = rest.split_to(searched + at + 1);
             searched = 0;
-            written.line(&line, target)?;
+            written.line(&line, target).map_err(Stop::Failed)?;
         }
         searched = rest.len();
         if shown.elapsed().as_millis() > 100 {
@@ -187,17 +262,62 @@ async fn copy(
 }
 
 impl Written {
+    /// What to ask for: all of it, or the rest.
+    fn path(&self) -> String {
+        self.cursor.as_deref().map_or_else(
+            || "/export".to_owned(),
+            |cursor| format!("/export?cursor={}", utf8_percent_encode(cursor, NON_ALPHANUMERIC)),
+        )
+    }
+
+    /// What was not marked comes again.
+    fn go_on(&mut self) {
+        self.held.clear();
+        self.held_entries = 0;
+        self.unreadable_before += std::mem::take(&mut self.unreadable);
+    }
+
     fn line(&mut self, line: &[u8], target: &mut Target) -> anyhow::Result<()> {
+        let strange = "the proxy is of another version than this command";
         if line.starts_with(b"{\"cursor\":") {
-            return Ok(());
+            let mark: Mark = serde_json::from_slice(line).context(strange)?;
+            self.cursor = Some(mark.cursor);
+            self.unreadable = mark.unreadable;
+            return self.release(target);
         }
         if line.starts_with(b"{\"end\":") {
-            self.end = serde_json::from_slice::<Last>(line).ok().map(|last| last.end);
-        } else if !line.starts_with(b"{\"rejoinder\":") {
-            self.entries += 1;
+            let Last { end } = serde_json::from_slice(line).context(strange)?;
+            self.release(target)?;
+            let unreadable = self.unreadable_before + end.unreadable;
+            let end = End { entries: self.entries, unreadable };
+            self.end = Some(end);
+            return self.write(&transfer::last(end), target);
         }
-        self.bytes += u64::try_from(line.len()).unwrap_or(u64::MAX);
-        target.write_all(line).context("cannot write the export")
+        if !line.starts_with(b"{\"rejoinder\":") {
+            self.held.extend_from_slice(line);
+            self.held_entries += 1;
+            return Ok(());
+        }
+        if self.header.is_empty() {
+            self.header = Bytes::copy_from_slice(line);
+            return self.write(line, target);
+        }
+        anyhow::ensure!(
+            self.header == line,
+            "the proxy's secret is another now, so that this would be two exports"
+        );
+        Ok(())
+    }
+
+    fn release(&mut self, target: &mut Target) -> anyhow::Result<()> {
+        let held = self.held.split();
+        self.entries += std::mem::take(&mut self.held_entries);
+        self.write(&held, target)
+    }
+
+    fn write(&mut self, bytes: &[u8], target: &mut Target) -> anyhow::Result<()> {
+        self.bytes += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        target.write_all(bytes).context("cannot write the export")
     }
 }
 

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | first | `rejoinder` (`"export"`), `schema`, `check`: a keyed hash that is the same for the same secret alone |
 //! | entry | `key`, `scope` (64 hexadecimal digits each), `endpoint` (its path), `model`, `namespace`, `prompt`, `document` (the reply's JSON document, as a text), `created_at_ms` (since the Unix epoch), `ttl_ms`, `took_ms` (how long upstream took; left out where not known), `poisoned` (left out where false), `embedding` (left out where there is none) |
-//! | mark | `cursor`, from which `GET /export` goes on; what stands before it need not be asked for again |
+//! | mark | `cursor`, from which `GET /export` goes on; what stands before it need not be asked for again. `unreadable`: as in the last line, of what stands before it |
 //! | last | `end`: how many `entries` there were, and how many were `unreadable` |
 //!
 //! An embedding has `model` (or none where that is not known), `partition`, and its components: `scale` times the
@@ -151,9 +151,9 @@ pub fn last(end: End) -> Vec<u8> {
     write(&Last { end }).unwrap_or_default()
 }
 
-/// A mark.
-pub fn mark(cursor: &str) -> Vec<u8> {
-    write(&serde_json::json!({"cursor": cursor})).unwrap_or_default()
+/// A mark, with how many entries before it could not be read.
+pub fn mark(cursor: &str, unreadable: u64) -> Vec<u8> {
+    write(&serde_json::json!({"cursor": cursor, "unreadable": unreadable})).unwrap_or_default()
 }
 
 /// An entry's line. `None` where its document is no text, which none that was gathered is.
@@ -272,7 +272,7 @@ mod tests {
     fn the_other_lines_are_told_apart() {
         let header = write(&Header::new(&[1; 32])).unwrap();
         assert_eq!(Header::read(&header), Some(Header::new(&[1; 32])));
-        for note in [header, mark("e-1f"), last(End::default())] {
+        for note in [header, mark("e-1f", 0), last(End::default())] {
             assert!(matches!(read(&note), Ok(Line::Note)), "{}", String::from_utf8_lossy(&note));
             assert_eq!(note.last(), Some(&b'\n'));
         }
