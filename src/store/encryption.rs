@@ -125,6 +125,11 @@ pub(super) enum Unopened {
     Broken,
 }
 
+/// The id of the key that a sealed value is of.
+pub(super) fn key_id(sealed: &[u8]) -> Option<&[u8; ID_BYTES]> {
+    sealed.strip_prefix(&[VERSION])?.first_chunk()
+}
+
 impl Encryption {
     /// With these keys; with none it is off.
     pub(super) fn new(keys: &EncryptionKeys) -> Arc<Self> {
@@ -155,8 +160,7 @@ impl Encryption {
 
     /// Whether a value is sealed under the key that encrypts now.
     pub(super) fn is_current(&self, sealed: &[u8]) -> bool {
-        let id = sealed.get(1..).and_then(<[u8]>::first_chunk);
-        self.keys.first().is_some_and(|key| Some(&key.id) == id)
+        self.keys.first().is_some_and(|key| Some(&key.id) == key_id(sealed))
     }
 
     /// Seals a value of this context. `None` where it is off, or the system gave no random bytes.
@@ -176,18 +180,24 @@ impl Encryption {
         Some(sealed)
     }
 
-    /// Opens a value sealed for this context.
+    /// Opens a value sealed for this context. One that is of a key that is not here is counted.
     pub(super) fn open(&self, context: &[&[u8]], sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
+        self.open_unproved(context, sealed).inspect_err(|error| {
+            if let (Unopened::Locked, Some(id)) = (error, key_id(sealed)) {
+                self.note_locked(*id);
+            }
+        })
+    }
+
+    /// The same of a value that nothing proves to be whole: garbage may look like a value of another key.
+    pub(super) fn open_unproved(&self, context: &[&[u8]], sealed: &[u8]) -> Result<Vec<u8>, Unopened> {
         let (&VERSION, rest) = sealed.split_first().ok_or(Unopened::Broken)? else {
             return Err(Unopened::Broken);
         };
         let (id, rest) = rest.split_first_chunk::<ID_BYTES>().ok_or(Unopened::Broken)?;
         let (nonce, rest) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(Unopened::Broken)?;
         let (text, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(Unopened::Broken)?;
-        let Some(key) = self.keys.iter().find(|key| key.id == *id) else {
-            self.note_locked(*id);
-            return Err(Unopened::Locked);
-        };
+        let key = self.keys.iter().find(|key| key.id == *id).ok_or(Unopened::Locked)?;
         let mut value = text.to_vec();
         let (nonce, tag) = (XNonce::from(*nonce), Tag::from(*tag));
         key.cipher

@@ -187,7 +187,7 @@ impl Seal {
             return Err(Damage::Broken);
         }
         let head = Head { key: &key, created_at: &created_at, ttl: &ttl, metadata: &metadata };
-        head.entry(&self.encryption, prompt, Some(document)).map(Some)
+        head.entry(&self.encryption, prompt, Some(document), true).map(Some)
     }
 
     /// The row whose [`ROW_FIELDS`] these are, of an index; `None` where the entry is gone, or was replaced by
@@ -200,7 +200,10 @@ impl Seal {
         };
         let Some(embedding) = embedding else { return Ok(None) };
         let head = Head { key: &key, created_at: &created_at, ttl: &ttl, metadata: &metadata };
-        let entry = head.entry(&self.encryption, prompt, None)?;
+        // Nothing proves the head by itself. That it is of a key that is not here is believed where its embedding is too.
+        let sealed = embedding.get(1 + DIGEST_BYTES + 32..).and_then(encryption::key_id);
+        let proved = sealed.is_some() && sealed == encryption::key_id(&metadata);
+        let entry = head.entry(&self.encryption, prompt, None, proved)?;
         let home = self.read_embedding(&entry, &embedding)?;
         // Replaced by a replica with another embedder, and now of another partition.
         Ok(Some(Row { entry, codes: home.embedding.0 }).filter(|_| home.partition == *partition))
@@ -211,7 +214,7 @@ impl Seal {
         let [key, prompt, created_at, ttl, metadata] = <[Option<Vec<u8>>; 5]>::try_from(values).ok()?;
         let (key, created_at, ttl, metadata) = (key?, created_at?, ttl?, metadata?);
         let head = Head { key: &key, created_at: &created_at, ttl: &ttl, metadata: &metadata };
-        head.entry(&self.encryption, prompt?, None).ok()
+        head.entry(&self.encryption, prompt?, None, false).ok()
     }
 
     /// The `embedding` field: schema (1 byte), digest (16), partition (32), length of the model's name (2),
@@ -361,18 +364,25 @@ struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// The entry, which is without its reply where `document` is not given.
+    /// The entry, which is without its reply where `document` is not given. Only what is `proved` to be what was written is
+    /// counted where no key is here for it.
     fn entry(
         &self,
         encryption: &Encryption,
         mut prompt: Vec<u8>,
         document: Option<Vec<u8>>,
+        proved: bool,
     ) -> Result<Entry, Damage> {
         let (mut document, mut metadata) = (document.unwrap_or_default(), Cow::Borrowed(self.metadata));
         // Metadata in plain is a JSON document.
         if self.metadata.first() == Some(&encryption::VERSION) {
             let open = |field: &str, value: &[u8]| {
-                encryption.open(&[b"redis", field.as_bytes(), self.key, self.created_at], value)
+                let context = [&b"redis"[..], field.as_bytes(), self.key, self.created_at];
+                if proved {
+                    encryption.open(&context, value)
+                } else {
+                    encryption.open_unproved(&context, value)
+                }
             };
             metadata = Cow::Owned(open("metadata", self.metadata)?);
             prompt = open("query", &prompt)?;
@@ -425,6 +435,7 @@ pub(super) fn moment(text: &[u8]) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::strategy::ValueTree;
 
     use super::*;
     use crate::embed::Embedding;
@@ -593,6 +604,33 @@ mod tests {
             fields.push(("embedding", record[..cut.index(record.len())].to_vec()));
             prop_assert_eq!(seal.read_row(&Partition([3; 32]), stored(&fields, &ROW_FIELDS)), Err(Damage::Broken));
         }
+    }
+
+    #[test]
+    fn what_is_of_another_key_is_counted_and_garbage_that_looks_like_it_is_not() {
+        let runner = &mut proptest::test_runner::TestRunner::deterministic();
+        let entry = entries().new_tree(runner).unwrap().current();
+        let placed =
+            Placed { partition: Partition([3; 32]), embedding: Embedding::new(vec![0.5, 0.25]).unwrap() };
+        let row = |encrypted| {
+            let seal = seal(b"one", encrypted);
+            let mut fields = seal.write(&entry).unwrap();
+            fields.push(("embedding", seal.embedding(&entry, &placed, "a model").unwrap()));
+            fields
+        };
+        let reader = seal(b"one", false);
+        let mut garbage = row(false);
+        for (name, value) in &mut garbage {
+            if *name == "metadata" {
+                *value = [&[encryption::VERSION][..], &[7; 80]].concat();
+            }
+        }
+        let read = |fields: &[(&'static str, Vec<u8>)]| {
+            reader.described(stored(fields, &HEAD_FIELDS));
+            reader.read_row(&placed.partition, stored(fields, &ROW_FIELDS))
+        };
+        assert_eq!((read(&garbage), reader.encryption().unreadable()), (Err(Damage::Locked), 0));
+        assert_eq!((read(&row(true)), reader.encryption().unreadable()), (Err(Damage::Locked), 1));
     }
 
     #[test]
