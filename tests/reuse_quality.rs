@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 const SUITE: &str = include_str!("quality/pairs.csv");
 
-/// One cache for all tests of this file, asked one after the other.
+/// One cache for all tests of this file.
 struct Asked {
     judge: Arc<Judge>,
     policy: Policy,

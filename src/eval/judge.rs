@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -135,6 +135,8 @@ pub struct Judge {
     cache: Arc<Cache>,
     embedder: Embedder,
     reply: Reply,
+    /// Questions so far, of which each has a scope of its own.
+    asked: AtomicU64,
 }
 
 impl Judge {
@@ -156,7 +158,7 @@ impl Judge {
                 trials: TrialOptions::OFF,
             },
         });
-        Ok(Self { cache: Arc::new(cache), embedder, reply: reply()? })
+        Ok(Self { cache: Arc::new(cache), embedder, reply: reply()?, asked: AtomicU64::new(0) })
     }
 
     /// The embedder's name.
@@ -181,7 +183,7 @@ impl Judge {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(pair) = pairs.get(at) else { return };
-                    let judged = judge.pair(at, pair, options.both_ways).await;
+                    let judged = judge.pair(pair, options.both_ways).await;
                     if sender.send((at, judged)).await.is_err() {
                         return;
                     }
@@ -200,24 +202,21 @@ impl Judge {
         Ok((0..pairs.len()).filter_map(|at| judged.remove(&at)).collect())
     }
 
-    async fn pair(&self, at: usize, pair: &Pair, both_ways: bool) -> Result<Judged, JudgeError> {
-        let there = self.ask(&format!("{at}"), pair.line, &pair.a, &pair.b).await?;
-        let back = if both_ways {
-            Some(self.ask(&format!("{at} back"), pair.line, &pair.b, &pair.a).await?)
-        } else {
-            None
-        };
+    async fn pair(&self, pair: &Pair, both_ways: bool) -> Result<Judged, JudgeError> {
+        let there = self.ask(pair.line, &pair.a, &pair.b).await?;
+        let back = if both_ways { Some(self.ask(pair.line, &pair.b, &pair.a).await?) } else { None };
         Ok(Judged { there, back })
     }
 
-    /// Stores one prompt and asks the other. `name` is the scope's own.
-    async fn ask(&self, name: &str, line: u64, stored: &str, asked: &str) -> Result<Judgement, JudgeError> {
+    /// Stores one prompt and asks the other, in a scope that no other question sees.
+    async fn ask(&self, line: u64, stored: &str, asked: &str) -> Result<Judgement, JudgeError> {
         let failed = |source| JudgeError::Embed { line, source };
         let first = self.embed(stored).await.map_err(failed)?;
         let second = self.embed(asked).await.map_err(failed)?;
         let cosine = first.zip(second).and_then(|(one, other)| one.similarity(&other));
         let unreadable = |reason: &str| JudgeError::Judge { line, reason: reason.to_owned() };
         let not_read = || unreadable("the dialect does not read the request");
+        let name = &self.asked.fetch_add(1, Ordering::Relaxed).to_string();
         let stored = self.query(name, stored).ok_or_else(not_read)?;
         let asked = self.query(name, asked).ok_or_else(not_read)?;
         // Before it is stored: an entry of this age has lost nothing of its freshness.
