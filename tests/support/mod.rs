@@ -1,8 +1,8 @@
 //! What the tests that drive the program from outside share: a client, encoders, the simulated
 //! upstream, the proxy in front of it.
 //!
-//! A test file says `mod support;` and takes what it needs.
-#![allow(dead_code, unused_imports, reason = "each test file takes what it needs")]
+//! The root of each test binary names it a module; the tests take what they need.
+#![allow(dead_code, unused_imports, reason = "each test binary takes what it needs")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,0 +1,13 @@
+//! What the admin listener shows: the API, its access rules, metrics, traces, and what the cache would have served.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod api;
+mod audits;
+mod entries;
+mod metrics;
+mod near_misses;
+mod observe;
+mod traces;

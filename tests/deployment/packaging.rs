@@ -1,0 +1,446 @@
+//! What is handed out beside the program: the pages of `docs/` say what the code does, the service's unit is one that
+//! systemd takes, the package has what it names, and what the program is made of is what `deny.toml` allows.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rejoinder::cache::decision::MissReason;
+use rejoinder::cache::guard::{Leaning, Rule, compare, exact_only};
+use rejoinder::cache::outcome::{Forward, Layer};
+use serde::Deserialize;
+
+const TROUBLESHOOTING: &str = include_str!("../../docs/troubleshooting.md");
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The rows of the first table under a heading, without the table's head.
+fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let lines = page.lines().skip_while(|line| *line != format!("## {heading}")).skip(1);
+    let lines = lines.take_while(|line| !line.starts_with("## ")).skip_while(|line| !line.starts_with('|'));
+    let rows = lines.take_while(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+fn code(cell: &str) -> String {
+    let name = cell.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
+    name.unwrap_or_else(|| panic!("{cell} is no name")).to_owned()
+}
+
+/// What the first column names; each once, each with a cause and a remedy.
+fn described(heading: &str) -> BTreeSet<String> {
+    let rows = table(TROUBLESHOOTING, heading);
+    for row in &rows {
+        assert!(row.len() == 3 && row.iter().all(|cell| !cell.is_empty()), "{heading}: {row:?}");
+    }
+    let names: BTreeSet<String> = rows.iter().map(|row| code(&row[0])).collect();
+    assert_eq!(names.len(), rows.len(), "{heading}: one is there twice");
+    names
+}
+
+fn set(names: impl IntoIterator<Item = &'static str>) -> BTreeSet<String> {
+    names.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn each_detail_that_can_be_sent_is_described_and_no_other() {
+    assert_eq!(described("Hits"), set([Layer::Exact.as_str(), Layer::Semantic.as_str()]));
+    assert_eq!(described("Misses"), set(MissReason::ALL.map(MissReason::as_str)));
+    let forwards = [Forward::Miss, Forward::Request, Forward::Stale, Forward::Bypass];
+    assert_eq!(described("`fwd=`, and what is not stored"), set(forwards.map(Forward::as_str)));
+}
+
+#[test]
+fn each_rule_is_described_with_an_example_on_which_it_speaks() {
+    let rows = table(TROUBLESHOOTING, "Rules of the guard");
+    let names: Vec<_> = rows.iter().map(|row| code(&row[0])).collect();
+    assert_eq!(names.iter().cloned().collect::<BTreeSet<_>>(), set(Rule::ALL.iter().map(|rule| rule.name())));
+    assert_eq!(names.len(), Rule::ALL.len());
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let rule = Rule::from_name(&code(&row[0])).unwrap();
+        let spoke = compare(&row[2], &row[3]).first();
+        let kind = if rule.is_certain() { "certain" } else { "doubt" };
+        if spoke != Some(rule) || row[1] != kind {
+            wrong.push(format!("{row:?}: {spoke:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+
+    let rows = table(TROUBLESHOOTING, "Rules of prompts that are never matched by meaning");
+    let names: Vec<_> = rows.iter().map(|row| code(&row[0])).collect();
+    assert_eq!(names, Leaning::ALL.iter().map(|leaning| leaning.name()).collect::<Vec<_>>());
+    for row in rows.iter().filter(|row| !row[2].is_empty()) {
+        assert_eq!(exact_only(&row[2]).map(Leaning::name), Some(code(&row[0]).as_str()), "{row:?}");
+    }
+}
+
+/// The headings of a page, as links name them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
+    let anchor = |heading: &str| {
+        let lower = heading.to_lowercase();
+        let kept = lower.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn links_between_the_pages_lead_somewhere() {
+    let folder = std::fs::read_dir(root().join("docs")).unwrap();
+    let docs = folder.map(|file| format!("docs/{}", file.unwrap().file_name().to_str().unwrap()));
+    let pages = docs.filter(|path| Path::new(path).extension().is_some_and(|ending| ending == "md"));
+    for path in pages.chain(["README.md".to_owned(), "deploy/README.md".to_owned()]) {
+        let page = text(&path);
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                root().join(&path)
+            } else {
+                root().join(&path).parent().unwrap().join(file)
+            };
+            assert!(target.exists(), "{path}: {link}");
+            if !anchor.is_empty() {
+                let anchors = anchors(&std::fs::read_to_string(&target).unwrap());
+                assert!(anchors.contains(anchor), "{path}: {link} is none of {anchors:?}");
+            }
+        }
+    }
+}
+
+/// Runs `systemd-analyze`; `None`, and says so, where there is none.
+fn systemd_analyze(arguments: &[&str], file: &Path) -> Option<(bool, String)> {
+    match Command::new("systemd-analyze").args(arguments).arg(file).output() {
+        Ok(output) => {
+            let said = [output.stdout, output.stderr].concat();
+            Some((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("the unit is not checked, since systemd-analyze is not here (Debian: systemd)");
+            None
+        }
+        Err(error) => panic!("systemd-analyze: {error}"),
+    }
+}
+
+/// The unit, with the program that was built here, and the credentials as its drop-in.
+fn unit(folder: &Path, change: impl Fn(String) -> String) -> PathBuf {
+    let drop_ins = folder.join("rejoinder.service.d");
+    std::fs::create_dir_all(&drop_ins).unwrap();
+    std::fs::write(drop_ins.join("credentials.conf"), change(text("deploy/systemd/credentials.conf")))
+        .unwrap();
+    let unit = folder.join("rejoinder.service");
+    let program = env!("CARGO_BIN_EXE_rejoinder");
+    std::fs::write(
+        &unit,
+        change(text("deploy/systemd/rejoinder.service")).replace("/usr/bin/rejoinder", program),
+    )
+    .unwrap();
+    unit
+}
+
+#[test]
+fn systemd_takes_the_unit_and_minds_a_misspelt_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit_file = unit(folder.path(), |text| text);
+    let Some((taken, said)) = systemd_analyze(&["verify", "--man=no"], &unit_file) else { return };
+    assert!(taken && said.is_empty(), "{said}");
+    for (right, wrong) in [
+        ("MemoryDenyWriteExecute", "MemoryDenyExecute"),
+        ("LoadCredential=hash", "LoadCredentials=hash"),
+        ("@privileged", "@privilege"),
+    ] {
+        let unit_file = unit(folder.path(), |text| text.replace(right, wrong));
+        let (_, said) = systemd_analyze(&["verify", "--man=no"], &unit_file).unwrap();
+        assert!(!said.is_empty(), "{wrong}");
+    }
+}
+
+/// 0 is no rights at all, 10 all of them; what is left are sockets, the network and the system's files to read.
+#[test]
+fn the_service_has_few_rights() {
+    let folder = tempfile::tempdir().unwrap();
+    let unit_file = unit(folder.path(), |text| text);
+    let arguments = ["security", "--offline=true", "--no-pager", "--threshold=15"];
+    let Some((few, said)) = systemd_analyze(&arguments, &unit_file) else { return };
+    assert!(few, "{said}");
+    let unit_file = unit(folder.path(), |text| {
+        text.replace("ProtectSystem=strict", "ProtectSystem=no").replace("SystemCallFilter=", "#")
+    });
+    let (few, said) = systemd_analyze(&arguments, &unit_file).unwrap();
+    assert!(!few, "{said}");
+}
+
+/// The value of a key of the unit; the last one counts.
+fn of_unit(key: &str) -> String {
+    let unit = text("deploy/systemd/rejoinder.service");
+    let mut values = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    values.next_back().unwrap_or_else(|| panic!("no {key}")).to_owned()
+}
+
+#[test]
+fn the_unit_gives_the_time_to_stop_and_secrets_under_the_names_that_are_read() {
+    let timeouts = rejoinder::config::Timeouts::default();
+    let stop = humantime::parse_duration(&of_unit("TimeoutStopSec")).unwrap();
+    assert!(stop > timeouts.drain + timeouts.notice, "{stop:?}");
+    // Each credential is used, and rejoinder refuses a file that is not there: so the variable is one that it reads.
+    let drop_in = text("deploy/systemd/credentials.conf");
+    let lines: Vec<_> = drop_in.lines().map(|line| line.trim_start_matches('#')).collect();
+    let given: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix("LoadCredential=")).collect();
+    assert!(given.len() >= 4);
+    for credential in given {
+        let (name, _) = credential.split_once(':').unwrap();
+        let ending = format!("=%d/{name}");
+        let variable = lines.iter().find_map(|line| line.strip_prefix("Environment=")?.strip_suffix(&ending));
+        let variable = variable.unwrap_or_else(|| panic!("{name} is not used"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rejoinder"));
+        let output =
+            command.arg("check-config").env_clear().env(variable, "/no/such/secret").output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{variable} is not read");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(variable));
+    }
+}
+
+/// What `deny.toml` has that this test reads. `cargo deny check` reads the rest.
+#[derive(Deserialize)]
+struct Deny {
+    graph: Graph,
+    licenses: Licenses,
+    bans: Bans,
+}
+
+#[derive(Deserialize)]
+struct Graph {
+    targets: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Licenses {
+    allow: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Bans {
+    skip: Vec<Ban>,
+    deny: Vec<Ban>,
+}
+
+#[derive(Deserialize)]
+struct Ban {
+    #[serde(rename = "crate")]
+    name: String,
+    reason: String,
+}
+
+/// What the program and its tests are made of for a target, each crate with its version and licence. `cargo metadata`
+/// would also have what no feature in use asks for.
+fn crates(target: &str) -> BTreeSet<(String, String, String)> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args([
+        "tree",
+        "--locked",
+        "--edges",
+        "normal,build,dev",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}|{l}",
+    ]);
+    let output = command.args(["--target", target]).current_dir(root()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = String::from_utf8(output.stdout).unwrap();
+    let crates = tree.lines().filter(|line| !line.is_empty()).map(|line| {
+        // As in "syn v3.0.10 (proc-macro)|MIT OR Apache-2.0 (*)".
+        let (package, license) = line.split_once('|').unwrap();
+        let mut words = package.split(' ');
+        let (name, version) = (words.next().unwrap(), words.next().unwrap());
+        let version = version.strip_prefix('v').unwrap_or_else(|| panic!("{line}"));
+        (name.to_owned(), version.to_owned(), license.trim_end_matches(" (*)").to_owned())
+    });
+    let crates: BTreeSet<_> = crates.filter(|(name, ..)| name != env!("CARGO_PKG_NAME")).collect();
+    assert!(crates.len() > 150, "{crates:?}");
+    crates
+}
+
+/// Reads SPDX expressions: AND binds before OR, and `/` is an old OR.
+struct Expression<'a> {
+    tokens: std::iter::Peekable<std::vec::IntoIter<String>>,
+    allowed: &'a BTreeSet<&'a str>,
+}
+
+impl Expression<'_> {
+    fn either(&mut self) -> bool {
+        let mut met = self.both();
+        while self.tokens.next_if(|token| token == "OR").is_some() {
+            met |= self.both();
+        }
+        met
+    }
+
+    fn both(&mut self) -> bool {
+        let mut met = self.one();
+        while self.tokens.next_if(|token| token == "AND").is_some() {
+            met &= self.one();
+        }
+        met
+    }
+
+    fn one(&mut self) -> bool {
+        let mut name = self.tokens.next().unwrap_or_default();
+        if name == "(" {
+            let met = self.either();
+            assert_eq!(self.tokens.next().as_deref(), Some(")"));
+            return met;
+        }
+        if self.tokens.next_if(|token| token == "WITH").is_some() {
+            name = format!("{name} WITH {}", self.tokens.next().unwrap());
+        }
+        self.allowed.contains(name.as_str())
+    }
+}
+
+/// Whether a licence can be met by what is allowed.
+fn is_allowed(license: &str, allowed: &BTreeSet<&str>) -> bool {
+    let spaced = license.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let tokens: Vec<_> = spaced.split_whitespace().map(str::to_owned).collect();
+    let mut expression = Expression { tokens: tokens.into_iter().peekable(), allowed };
+    let met = expression.either();
+    assert_eq!(expression.tokens.next(), None, "{license}");
+    met
+}
+
+/// The part of a version that two crates may not share a program across: 1 of 1.2.3, 0.4 of 0.4.1.
+fn major(version: &str) -> String {
+    let mut parts = version.split('.');
+    let first = parts.next().unwrap();
+    if first == "0" { format!("0.{}", parts.next().unwrap()) } else { first.to_owned() }
+}
+
+/// What `cargo deny check bans licenses sources` says, without cargo-deny, which takes minutes to build.
+#[test]
+fn what_it_is_made_of_is_what_deny_toml_allows() {
+    let deny: Deny = toml::from_str(&text("deny.toml")).unwrap();
+    let allowed: BTreeSet<_> = deny.licenses.allow.iter().map(String::as_str).collect();
+    let mut wrong = Vec::new();
+    let mut skipped = BTreeSet::new();
+    for target in &deny.graph.targets {
+        let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (name, version, license) in crates(target) {
+            if !is_allowed(&license, &allowed) {
+                wrong.push(format!("{name} {version}: the licence {license:?} is not allowed"));
+            }
+            if deny.bans.deny.iter().any(|ban| ban.name == name) {
+                wrong.push(format!("{name} {version} is banned"));
+            }
+            versions.entry(name).or_default().insert(version);
+        }
+        for (name, versions) in versions.iter().filter(|(_, versions)| versions.len() > 1) {
+            let names: Vec<_> = versions.iter().map(|version| format!("{name}@{}", major(version))).collect();
+            let (known, unknown): (Vec<_>, Vec<_>) =
+                names.into_iter().partition(|name| deny.bans.skip.iter().any(|skip| skip.name == *name));
+            skipped.extend(known);
+            if unknown.len() > 1 {
+                wrong.push(format!("{unknown:?}: two versions, and no reason in deny.toml"));
+            }
+        }
+    }
+    for ban in deny.bans.skip.iter().chain(&deny.bans.deny) {
+        assert!(ban.reason.len() > 10, "{}: without a reason", ban.name);
+    }
+    let unused = deny.bans.skip.iter().filter(|skip| !skipped.contains(&skip.name));
+    wrong.extend(
+        unused.map(|skip| format!("{}: no longer two versions of it: take it out of deny.toml", skip.name)),
+    );
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_crate_is_from_crates_io_and_pinned_by_its_checksum() {
+    let lock: toml::Value = toml::from_str(&text("Cargo.lock")).unwrap();
+    for package in lock["package"].as_array().unwrap() {
+        if package["name"].as_str() == Some(env!("CARGO_PKG_NAME")) {
+            continue;
+        }
+        let source = package.get("source").and_then(toml::Value::as_str);
+        assert_eq!(source, Some("registry+https://github.com/rust-lang/crates.io-index"), "{package}");
+        assert!(package.get("checksum").is_some(), "{package}");
+    }
+}
+
+#[test]
+fn licences_are_read_as_spdx_has_them() {
+    let allowed = BTreeSet::from(["MIT", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"]);
+    for (expression, met) in [
+        ("MIT", true),
+        ("GPL-3.0-only", false),
+        ("MIT OR GPL-3.0-only", true),
+        ("MIT AND GPL-3.0-only", false),
+        ("Apache-2.0/MIT", true),
+        ("Apache-2.0", false),
+        ("Apache-2.0 WITH LLVM-exception", true),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", true),
+        ("(GPL-3.0-only OR Apache-2.0) AND Unicode-3.0", false),
+        ("GPL-3.0-only OR MIT AND Unicode-3.0", true),
+    ] {
+        assert_eq!(is_allowed(expression, &allowed), met, "{expression}");
+    }
+}
+
+#[test]
+fn the_licences_of_what_it_is_made_of_come_with_it() {
+    match Command::new("python3").arg("scripts/licenses").arg("--check").current_dir(root()).output() {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => panic!("python3: {error}; scripts/test installs it"),
+    }
+}
+
+/// What `cargo deb` would put into the package is there, or made by scripts/package.
+#[test]
+fn the_debian_package_has_what_it_names() {
+    let manifest: toml::Value = toml::from_str(&text("Cargo.toml")).unwrap();
+    let deb = &manifest["package"]["metadata"]["deb"];
+    let package = text("scripts/package");
+    let mut targets = Vec::new();
+    for asset in deb["assets"].as_array().unwrap() {
+        let source = asset[0].as_str().unwrap();
+        targets.push(asset[1].as_str().unwrap());
+        match source.strip_prefix("target/package/") {
+            Some(made) => assert!(
+                package.contains(&format!("$out/{}", made.trim_end_matches("*.1").trim_end_matches('/')))
+                    || package.contains(made),
+                "{source}"
+            ),
+            None => assert!(root().join(source.trim_end_matches("*.md")).exists(), "{source}"),
+        }
+    }
+    assert!(targets.contains(&"etc/rejoinder/") && targets.contains(&"usr/share/man/man1/"));
+    // Without a script that has the token, cargo-deb leaves out what the unit needs at upgrade and removal.
+    for script in ["postinst", "prerm", "postrm"] {
+        let path = format!("{}/{script}", deb["maintainer-scripts"].as_str().unwrap());
+        assert!(text(&path).lines().any(|line| line == "#DEBHELPER#"), "{path}");
+    }
+    assert_eq!(deb["conf-files"][0].as_str(), Some("/etc/rejoinder/rejoinder.toml"));
+    assert!(of_unit("ExecStart").ends_with("--config /etc/rejoinder/rejoinder.toml"));
+    // The line that scripts/package makes a setting of.
+    assert!(text("config/rejoinder.toml").lines().any(|line| line == "# data_dir = \"/var/lib/rejoinder\""));
+    assert_eq!(of_unit("StateDirectory"), "rejoinder");
+}

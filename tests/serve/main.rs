@@ -1,0 +1,17 @@
+//! How requests and replies pass: transparency, dialects, limits, faults, reloads, shutdown.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod ask;
+mod coalescing;
+mod faults;
+mod hardness;
+mod limits;
+mod reload;
+mod replay;
+mod shutdown;
+mod simulated;
+mod traffic;
+mod transparency;
+mod upstreams;
