@@ -9,6 +9,7 @@ mod causes;
 pub mod cli;
 pub mod config;
 pub mod dashboard;
+pub mod decimal;
 pub mod dialect;
 pub mod embed;
 pub mod encoder;

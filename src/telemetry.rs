@@ -9,6 +9,8 @@ mod json_lines;
 pub mod live;
 mod process;
 mod reloads;
+pub mod request_id;
+mod request_line;
 mod savings;
 pub mod series;
 mod store;
@@ -16,9 +18,9 @@ mod trials;
 mod upstreams;
 mod writer;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -27,7 +29,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::{Level, enabled, warn};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{EnvFilter, Registry as Registered, reload};
 
@@ -38,6 +40,7 @@ use live::Live;
 pub use process::Parts;
 use process::ProcessMetrics;
 pub use reloads::{ReloadMetrics, ReloadResult};
+use request_id::RequestName;
 use savings::SavingsMetrics;
 use series::{Counts, SeriesShape, Window};
 use store::StoreMetrics;
@@ -87,6 +90,8 @@ const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
+    /// The counters of exact hits by endpoint, looked up once rather than at each.
+    exact: [OnceLock<Counter>; Endpoint::ALL.len()],
     rules: Family<RuleLabels, Counter>,
     durations: Durations,
     /// In the order of [`CLASSES`].
@@ -192,12 +197,14 @@ impl Kind {
 /// What is known of a request besides its outcome.
 #[derive(Debug)]
 pub struct Exchange<'a> {
+    /// The cacheable endpoint that was asked; `None` for any other method and path.
+    pub endpoint: Option<Endpoint>,
     /// The method.
     pub method: &'a Method,
     /// The path, which may hold anything.
     pub path: &'a str,
     /// `X-Request-Id`.
-    pub request_id: &'a str,
+    pub request_id: RequestName<'a>,
     /// The response's status.
     pub status: StatusCode,
     /// Until the response's head.
@@ -264,6 +271,7 @@ impl Metrics {
         Self {
             registry,
             requests,
+            exact: Default::default(),
             rules,
             durations,
             responses,
@@ -290,12 +298,9 @@ impl Metrics {
 
     /// Counts a request.
     pub fn record(&self, outcome: &Outcome, exchange: &Exchange<'_>) {
-        let endpoint = endpoint_label(exchange);
-        let layer = outcome.layer.as_str();
-        let detail = outcome.detail();
-        self.requests.get_or_create(&RequestLabels { endpoint, layer, detail }).inc();
+        self.count(outcome, exchange);
         if let Some(rule) = outcome.rule {
-            self.rules.get_or_create(&RuleLabels { detail, rule }).inc();
+            self.rules.get_or_create(&RuleLabels { detail: outcome.detail(), rule }).inc();
         }
         self.upstreams.record(outcome, exchange.status);
         let duration = match outcome.layer {
@@ -336,6 +341,19 @@ impl Metrics {
         if let Some(meter) = &outcome.meter {
             self.ledger.add(meter, served, Spared { usage: outcome.saved, time: outcome.took });
         }
+    }
+
+    fn count(&self, outcome: &Outcome, exchange: &Exchange<'_>) {
+        let labels = || RequestLabels {
+            endpoint: endpoint_label(exchange),
+            layer: outcome.layer.as_str(),
+            detail: outcome.detail(),
+        };
+        let exact = exchange.endpoint.filter(|_| outcome.layer == Layer::Exact);
+        match exact.and_then(|endpoint| self.exact.get(endpoint as usize)) {
+            Some(counter) => counter.get_or_init(|| self.requests.get_or_create_owned(&labels())).inc(),
+            None => self.requests.get_or_create(&labels()).inc(),
+        };
     }
 
     /// What hits have spared.
@@ -430,28 +448,28 @@ fn add(counter: &AtomicU64, n: u64) {
 
 /// The endpoint, where it is one we know; a client can ask for any path.
 fn endpoint_label(exchange: &Exchange<'_>) -> &'static str {
-    match Endpoint::of_path(exchange.path) {
-        Some(endpoint) if exchange.method == Method::POST => endpoint.path(),
-        _ if exchange.path == "/ask" => "/ask",
-        _ => "other",
+    match exchange.endpoint {
+        Some(endpoint) => endpoint.path(),
+        None if exchange.path == "/ask" => "/ask",
+        None => "other",
     }
 }
 
+/// The log's lines, where they are ours and JSON.
+static JSON: OnceLock<Lines> = OnceLock::new();
+
 /// Writes the line of a request, if such lines are wanted.
 pub fn log_request(outcome: &Outcome, exchange: &Exchange<'_>) {
-    info!(
-        target: "rejoinder::request",
-        request_id = exchange.request_id,
-        method = exchange.method.as_str(),
-        path = exchange.path,
-        status = exchange.status.as_u16(),
-        layer = outcome.layer.as_str(),
-        upstream = outcome.upstream.as_deref(),
-        detail = outcome.reason.map(crate::cache::decision::MissReason::as_str),
-        forward = outcome.forward.map(Forward::as_str),
-        similarity = outcome.decision.map(|decision| decision.similarity.0),
-        elapsed_ms = exchange.elapsed.as_secs_f64() * 1000.0,
-    );
+    // Most lines are those of exact hits, and are written without a way through the subscriber's layers.
+    if outcome.layer == Layer::Exact
+        && let Some(lines) = JSON.get()
+    {
+        if enabled!(target: request_line::TARGET, Level::INFO) {
+            lines.append(|text, stamp| request_line::write(text, stamp, SystemTime::now(), exchange));
+        }
+        return;
+    }
+    request_line::tell(outcome, exchange);
 }
 
 /// Keeps the log's writer alive; what is still to be written is when this is dropped.
@@ -499,11 +517,13 @@ pub fn init_log(config: &Config) -> std::io::Result<LogGuard> {
     let format = config.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let (lines, writing) = Lines::start(std::io::stderr())?;
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(lines);
+    let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
     // A second initialisation, as in tests that start several proxies, leaves the first in place.
     let _ = match format {
         LogFormat::Text => registry.with(layer.with_ansi(terminal)).try_init(),
-        LogFormat::Json => registry.with(layer.event_format(JsonLines)).try_init(),
+        LogFormat::Json => registry.with(layer.event_format(JsonLines)).try_init().map(|()| {
+            let _ = JSON.set(lines);
+        }),
     };
     Ok(LogGuard { _writing: writing, filter: LogFilter(handle) })
 }

@@ -182,8 +182,9 @@ impl Policy {
     }
 
     fn weigh(&self, evidence: Evidence<'_>, finally: bool) -> Decision {
-        let freshness = self.freshness(evidence.entry, evidence.now);
-        let state = Self::state(evidence);
+        let age = evidence.entry.age(evidence.now);
+        let freshness = self.freshness_at(evidence.entry, age);
+        let state = Self::state(evidence, age);
         let Some(likeness) = evidence.likeness else {
             // An equal key needs no probability: it is the same question.
             let similarity = Similarity(1.0);
@@ -225,13 +226,12 @@ impl Policy {
     }
 
     /// Whether the entry is of any use to this request, whatever its prompt.
-    fn state(evidence: Evidence<'_>) -> Result<(), MissReason> {
+    fn state(evidence: Evidence<'_>, age: Duration) -> Result<(), MissReason> {
         if evidence.entry.poisoned {
             return Err(MissReason::Poisoned);
         }
-        let age = evidence.entry.age(evidence.now);
         let too_old = evidence.directives.max_age.is_some_and(|max| age > max);
-        if too_old || evidence.entry.remaining(evidence.now) == Duration::ZERO {
+        if too_old || age >= evidence.entry.ttl {
             return Err(MissReason::Expired);
         }
         Ok(())
@@ -259,7 +259,11 @@ impl Policy {
 
     /// 1 for a new entry, halved with each half-life.
     pub fn freshness(&self, entry: &Entry, now: SystemTime) -> f32 {
-        let lived = entry.age(now).as_secs_f32() / entry.ttl.as_secs_f32().max(f32::EPSILON);
+        self.freshness_at(entry, entry.age(now))
+    }
+
+    fn freshness_at(&self, entry: &Entry, age: Duration) -> f32 {
+        let lived = age.as_secs_f32() / entry.ttl.as_secs_f32().max(f32::EPSILON);
         (-lived.clamp(0.0, 1.0) / self.freshness_half_life.max(f32::EPSILON)).exp2()
     }
 }

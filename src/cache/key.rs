@@ -140,9 +140,9 @@ impl Keys {
         if secrets.iter().all(|list| list.is_empty()) {
             optional(&mut out, None);
         } else {
-            let mut said = Vec::with_capacity(256);
+            let mut said = Secret::default();
             headers(&mut said, secrets);
-            optional(&mut out, Some(&hash(&self.request, &said)));
+            optional(&mut out, Some(&hash(&self.request, said.bytes())));
         }
         text(&mut out, identity.upstream.as_bytes());
         text(&mut out, endpoint.path().as_bytes());
@@ -216,9 +216,57 @@ fn hash(key: &[u8; 32], input: &[u8]) -> [u8; 32] {
     *blake3::keyed_hash(key, input).as_bytes()
 }
 
-fn text(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-    out.extend_from_slice(bytes);
+/// What an encoding is written to.
+trait Sink {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// What is to be hashed and not kept: without an allocation, as a rule.
+struct Secret {
+    short: [u8; 256],
+    length: usize,
+    /// All of it, where it is longer.
+    long: Vec<u8>,
+}
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self { short: [0; 256], length: 0, long: Vec::new() }
+    }
+}
+
+impl Secret {
+    fn bytes(&self) -> &[u8] {
+        if self.long.is_empty() { self.short.get(..self.length).unwrap_or_default() } else { &self.long }
+    }
+}
+
+impl Sink for Secret {
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.length + bytes.len();
+        if self.long.is_empty()
+            && let Some(room) = self.short.get_mut(self.length..end)
+        {
+            room.copy_from_slice(bytes);
+            self.length = end;
+            return;
+        }
+        if self.long.is_empty() {
+            self.long = self.bytes().to_vec();
+        }
+        self.long.extend_from_slice(bytes);
+    }
+}
+
+fn text(out: &mut impl Sink, bytes: &[u8]) {
+    out.put(&(bytes.len() as u64).to_le_bytes());
+    out.put(bytes);
 }
 
 fn optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
@@ -227,9 +275,9 @@ fn optional(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 }
 
 /// Two lists of headers as one.
-fn headers(out: &mut Vec<u8>, lists: [&[(&str, &[u8])]; 2]) {
+fn headers(out: &mut impl Sink, lists: [&[(&str, &[u8])]; 2]) {
     let count: usize = lists.iter().map(|list| list.len()).sum();
-    out.extend_from_slice(&(count as u64).to_le_bytes());
+    out.put(&(count as u64).to_le_bytes());
     for (name, value) in lists.into_iter().flatten() {
         text(out, name.as_bytes());
         text(out, value);
@@ -336,6 +384,19 @@ mod tests {
                 }
                 assert_eq!(seen.insert(request(b"s", &none, &body)), length > 0 || last == b'a');
             }
+        }
+    }
+
+    #[test]
+    fn a_secret_is_hashed_whole_whatever_its_length() {
+        for lengths in [[0, 0], [0, 256], [256, 1], [100, 156], [100, 157], [300, 300]] {
+            let (mut secret, mut all) = (Secret::default(), Vec::new());
+            for (byte, length) in lengths.into_iter().enumerate() {
+                let bytes = vec![u8::try_from(byte).unwrap(); length];
+                secret.put(&bytes);
+                all.put(&bytes);
+            }
+            assert_eq!(secret.bytes(), all);
         }
     }
 

@@ -331,6 +331,24 @@ impl Cache {
         })
     }
 
+    /// The exact layer, where the entry is at hand: `None` where the store must be waited for, to look it up or to say
+    /// whether it knows these credentials. `started` is now, as `now` is.
+    pub fn exact_at_hand(&self, query: &Query, started: Instant, now: SystemTime) -> Option<Found> {
+        if !self.credentials.may_be_served(query.credential.as_ref(), started) {
+            return None;
+        }
+        let found = self.store.at_hand(&query.key)?;
+        let _span = step("exact lookup");
+        let judged = self.judge(found.entry.as_ref(), query, now);
+        Some(judged.map(|(entry, decision)| {
+            // What is only observed is no use.
+            if !self.trials.options().observe {
+                self.store.record_hit_of(&found);
+            }
+            Hit { entry, layer: Layer::Exact, decision }
+        }))
+    }
+
     /// The exact layer: one lookup by key.
     pub async fn exact(&self, query: &Query, now: SystemTime) -> Found {
         let _span = step("exact lookup");
@@ -343,21 +361,30 @@ impl Cache {
         if !self.may_be_served(query).await {
             return Err(Miss::because(MissReason::CredentialUnverified));
         }
-        let entry = match self.store.get(&query.key).await {
-            Ok(Some(entry)) => entry,
-            Ok(None) => return Err(Miss::because(MissReason::NoCandidate)),
+        match self.store.get(&query.key).await {
+            Ok(found) => self.judge(found.as_ref(), query, now),
             Err(error) => {
                 debug!(%error, "the store did not answer; the request goes upstream");
-                return Err(Miss::because(MissReason::StoreUnavailable));
+                Err(Miss::because(MissReason::StoreUnavailable))
             }
-        };
+        }
+    }
+
+    /// What was found by the very key, if it may serve.
+    fn judge(
+        &self,
+        found: Option<&Arc<Entry>>,
+        query: &Query,
+        now: SystemTime,
+    ) -> Result<(Arc<Entry>, Decision), Miss> {
+        let Some(entry) = found else { return Err(Miss::because(MissReason::NoCandidate)) };
         // An entry proves that it is the one asked for; another's is worse than none.
         if entry.key != query.key || entry.scope != query.scope || entry.endpoint != query.endpoint {
             return Err(Miss::because(MissReason::NoCandidate));
         }
-        let evidence = Evidence { entry: &entry, likeness: None, directives: &query.directives, now };
-        let decision = self.policy.decide(evidence).or_miss(&entry, now)?;
-        Ok((entry, decision))
+        let evidence = Evidence { entry, likeness: None, directives: &query.directives, now };
+        let decision = self.policy.decide(evidence).or_miss(entry, now)?;
+        Ok((Arc::clone(entry), decision))
     }
 
     fn hit(&self, entry: Arc<Entry>, layer: Layer, decision: Decision) -> Hit {

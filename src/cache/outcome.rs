@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::decision::{Decision, MissReason};
 use super::{Hit, Miss};
+use crate::decimal::decimal;
 use crate::dialect::Usage;
 use crate::savings::Meter;
 use crate::store::entry::EntryId;
@@ -93,11 +94,12 @@ pub struct Timings {
 impl Outcome {
     /// A reply from the cache.
     pub fn hit(hit: &Hit, now: SystemTime, timings: Timings) -> Self {
+        let age = hit.entry.age(now);
         let entry = ServedEntry {
             id: hit.entry.key.id(),
             created_at: hit.entry.created_at,
-            age: hit.entry.age(now),
-            remaining: hit.entry.remaining(now),
+            age,
+            remaining: hit.entry.ttl.saturating_sub(age),
         };
         Self {
             layer: hit.layer,
@@ -189,29 +191,42 @@ impl Forward {
     }
 }
 
-impl fmt::Display for Outcome {
-    /// This proxy's member of `Cache-Status` (RFC 9211 §2).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("rejoinder")?;
+impl Outcome {
+    /// Writes this proxy's member of `Cache-Status` (RFC 9211 §2).
+    ///
+    /// # Errors
+    /// `out` fails.
+    pub fn write(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        out.write_str("rejoinder")?;
         match (&self.entry, self.forward) {
             (Some(entry), _) => {
-                f.write_str("; hit; ttl=")?;
-                entry.remaining.as_secs().fmt(f)?;
-                f.write_str("; detail=")?;
-                f.write_str(self.layer.as_str())?;
+                out.write_str("; hit; ttl=")?;
+                out.write_str(decimal(entry.remaining.as_secs(), &mut [0; 20]))?;
+                out.write_str("; detail=")?;
+                out.write_str(self.layer.as_str())?;
             }
-            (None, Some(forward)) => write!(f, "; fwd={}", forward.as_str())?,
+            (None, Some(forward)) => {
+                out.write_str("; fwd=")?;
+                out.write_str(forward.as_str())?;
+            }
             (None, None) => {}
         }
         if self.stored {
-            f.write_str("; stored")?;
+            out.write_str("; stored")?;
         }
         if self.collapsed {
-            f.write_str("; collapsed")?;
+            out.write_str("; collapsed")?;
         }
-        match self.reason {
-            Some(reason) => write!(f, "; detail={}", reason.as_str()),
-            None => Ok(()),
+        if let Some(reason) = self.reason {
+            out.write_str("; detail=")?;
+            out.write_str(reason.as_str())?;
         }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f)
     }
 }

@@ -4,13 +4,15 @@
 //! The dialects build a [`Template`] with a [`Writer`]; `proxy` keeps it as long as it is asked for, and renders it.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
 use super::Echo;
+use crate::decimal::digits;
 
 /// A place in a reply that is filled anew at each replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,16 +31,32 @@ pub enum Slot {
 #[derive(Debug, Clone, Default)]
 pub struct Template {
     pieces: Vec<Piece>,
-    stored_id: String,
+    id: Id,
     /// The echoed fields: name, and the value for a caller that gave none.
     echoed: Vec<(&'static str, Value)>,
     length: usize,
 }
 
+/// The shape of a reply's id.
+#[derive(Debug, Clone, Default)]
+struct Id {
+    /// What all of them begin with (`chatcmpl-`, `msg_`, …), as JSON, behind the quote that comes first.
+    prefix: Vec<u8>,
+    /// How many random characters follow.
+    random: usize,
+}
+
 #[derive(Debug, Clone)]
 enum Piece {
     Bytes(Bytes),
-    Slot(Slot),
+    /// A slot, and how many bytes it is likely to take.
+    Slot(Slot, usize),
+}
+
+impl Piece {
+    fn filled(&self) -> usize {
+        if let Self::Slot(_, length) = self { *length } else { 0 }
+    }
 }
 
 impl Template {
@@ -47,33 +65,44 @@ impl Template {
         if let [Piece::Bytes(whole)] = self.pieces.as_slice() {
             return whole.clone();
         }
-        let id = if self.stored_id.is_empty() { String::new() } else { fresh_id(&self.stored_id) };
-        let mut out = BytesMut::with_capacity(self.length + 64 * self.pieces.len().min(64));
+        // As much as it takes, as a rule: what fits exactly is handed on as it is.
+        let mut out = Vec::with_capacity(self.length + self.pieces.iter().map(Piece::filled).sum::<usize>());
+        let mut id: Option<Range<usize>> = None;
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(bytes),
-                Piece::Slot(Slot::Id) => put_json(&mut out, &id),
-                Piece::Slot(Slot::Created) => put_json(&mut out, &unix(now).as_secs()),
-                Piece::Slot(Slot::CreatedAt) => put_json(&mut out, &rfc3339(now)),
-                Piece::Slot(Slot::Echo(number)) => {
+                Piece::Slot(Slot::Id, _) => {
+                    if let Some(id) = &id {
+                        out.extend_from_within(id.clone());
+                    } else {
+                        let from = out.len();
+                        self.id.put(&mut out);
+                        id = Some(from..out.len());
+                    }
+                }
+                Piece::Slot(Slot::Created, _) => {
+                    out.extend_from_slice(digits(unix(now).as_secs(), &mut [0; 20]));
+                }
+                Piece::Slot(Slot::CreatedAt, _) => put_json(&mut out, &rfc3339(now)),
+                Piece::Slot(Slot::Echo(number), _) => {
                     if let Some((name, fallback)) = self.echoed.get(*number) {
                         put_json(&mut out, echo.get(name).unwrap_or(fallback));
                     }
                 }
             }
         }
-        out.freeze()
+        out.into()
     }
 
     /// How many bytes a template keeps in memory, nearly.
     pub fn weight(&self) -> usize {
-        self.length + self.pieces.len() * size_of::<Piece>() + self.stored_id.len()
+        self.length + self.pieces.len() * size_of::<Piece>() + self.id.length()
     }
 }
 
-fn put_json<T: serde::Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
+fn put_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     // Writing plain values to memory fails only where a map's key is no string, and here none is.
-    let _ = serde_json::to_writer(out.writer(), value);
+    let _ = serde_json::to_writer(out, value);
 }
 
 /// Builds a [`Template`].
@@ -98,10 +127,7 @@ static MARK: LazyLock<String> = LazyLock::new(|| {
 impl Writer {
     /// A writer for replies whose stored id is `stored_id`; empty where they have none.
     pub fn new(stored_id: &str) -> Self {
-        Self {
-            template: Template { stored_id: stored_id.to_owned(), ..Template::default() },
-            text: BytesMut::new(),
-        }
+        Self { template: Template { id: Id::like(stored_id), ..Template::default() }, text: BytesMut::new() }
     }
 
     /// A value that stands for a slot inside a document given to [`Writer::json`].
@@ -137,7 +163,15 @@ impl Writer {
     /// Appends a slot.
     pub fn slot(&mut self, slot: Slot) {
         self.flush();
-        self.template.pieces.push(Piece::Slot(slot));
+        let likely = match slot {
+            Slot::Id => self.template.id.length(),
+            Slot::Created => 10,
+            Slot::CreatedAt => 32,
+            Slot::Echo(number) => {
+                self.template.echoed.get(number).map_or(0, |(_, fallback)| fallback.to_string().len())
+            }
+        };
+        self.template.pieces.push(Piece::Slot(slot, likely));
     }
 
     /// Appends a document, its marks turned into slots.
@@ -179,14 +213,38 @@ fn read_mark(mark: &str) -> Option<Slot> {
     }
 }
 
-/// An id of the stored one's shape: its prefix (`chatcmpl-`, `msg_`, …) and as many random letters and digits.
-/// Ids need not be secret, so no system call is made for each.
-fn fresh_id(stored: &str) -> String {
-    let prefix = stored.rfind(['-', '_']).map_or("", |at| stored.get(..=at).unwrap_or_default());
-    let mut id = String::with_capacity(stored.len());
-    id.push_str(prefix);
-    id.extend(std::iter::repeat_with(fastrand::alphanumeric).take(stored.len() - prefix.len()));
-    id
+impl Id {
+    /// The shape of a stored one.
+    fn like(stored: &str) -> Self {
+        let prefix = stored.rfind(['-', '_']).map_or("", |at| stored.get(..=at).unwrap_or_default());
+        let mut quoted = Vec::new();
+        put_json(&mut quoted, prefix);
+        quoted.pop();
+        Self { prefix: quoted, random: stored.len() - prefix.len() }
+    }
+
+    /// How many bytes one takes.
+    fn length(&self) -> usize {
+        self.prefix.len() + self.random + 1
+    }
+
+    /// Writes one: random letters and digits behind the prefix. Ids need not be secret, so no system call is made for each.
+    fn put(&self, out: &mut Vec<u8>) {
+        const CHARACTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        out.extend_from_slice(&self.prefix);
+        let mut left = self.random;
+        while left > 0 {
+            let random = fastrand::u64(..).to_le_bytes();
+            // A byte's share of the characters: each comes up four or five times in 256.
+            let characters = random.map(|byte| {
+                CHARACTERS.get(usize::from(byte) * CHARACTERS.len() / 256).copied().unwrap_or(b'0')
+            });
+            let taken = left.min(characters.len());
+            out.extend_from_slice(characters.get(..taken).unwrap_or_default());
+            left -= taken;
+        }
+        out.push(b'"');
+    }
 }
 
 fn unix(now: SystemTime) -> Duration {

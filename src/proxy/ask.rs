@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::body::{Body, Collected, collect};
 use super::cached::Answer;
 use super::error::ProxyError;
-use super::headers::{directives, strip_request};
+use super::headers::{Survey, directives, strip_request};
 use super::{Answered, Failure, Proxy};
 use crate::cache::coalesce::End;
 use crate::cache::outcome::{Forward, Layer, Outcome};
@@ -66,12 +66,13 @@ impl Proxy {
         let endpoint = self.settings.ask_endpoint;
         let body = self.question(endpoint, &question.query);
         rewrite(&mut parts, endpoint);
-        let Some(prepared) = self.prepare(endpoint, &parts, &body, directives) else {
+        let Some(prepared) = self.prepare(endpoint, &parts, Survey::of(&parts.headers), &body, directives)
+        else {
             return Err(refuse(ProxyError::Unprocessable(
                 "the question cannot be put to the configured endpoint",
             )));
         };
-        let asked = self.asked(&prepared);
+        let asked = self.asked(&prepared, &parts.headers);
         let answer = match self.answer(&prepared, parts, body).await {
             Ok(answer) => answer,
             Err(failure) => return Err(failure.with(asked)),

@@ -347,30 +347,89 @@ pub enum Collected {
     Larger(Vec<Bytes>, Incoming),
 }
 
+/// A body that is being read for caching, up to its second piece: most come in one, which needs no copy, and whose memory
+/// is the connection's.
+#[derive(Debug)]
+pub struct Beginning {
+    incoming: Incoming,
+    first: Bytes,
+    wait: Idle,
+}
+
+/// How a body begins.
+#[derive(Debug)]
+pub enum Begun {
+    /// This is all of it.
+    Whole(Bytes),
+    /// More may follow these.
+    Pieces([Bytes; 2]),
+}
+
+impl Beginning {
+    /// Begins to read; nothing may come for no longer than `idle`.
+    pub fn new(incoming: Incoming, idle: Duration) -> Self {
+        Self { incoming, first: Bytes::new(), wait: Idle::new(idle) }
+    }
+
+    /// Ready once with how it begins.
+    ///
+    /// # Errors
+    /// The other side failed, or nothing came for too long.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Begun, BodyError>> {
+        loop {
+            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => frame,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
+                Poll::Ready(None) => return Poll::Ready(Ok(Begun::Whole(std::mem::take(&mut self.first)))),
+                Poll::Pending => return self.wait.poll(cx).map(|limit| Err(BodyError::Idle(limit))),
+            };
+            self.wait.reset();
+            // Trailers go no further: none of the APIs has any.
+            let Ok(data) = frame.into_data() else { continue };
+            if !self.first.is_empty() {
+                return Poll::Ready(Ok(Begun::Pieces([std::mem::take(&mut self.first), data])));
+            }
+            self.first = data;
+            if self.incoming.is_end_stream() {
+                return Poll::Ready(Ok(Begun::Whole(std::mem::take(&mut self.first))));
+            }
+        }
+    }
+
+    /// Goes on with a body of at most `limit` bytes, as far as there is room for it.
+    ///
+    /// # Errors
+    /// The other side failed, or nothing came for too long.
+    pub async fn rest(self, begun: Begun, limit: usize, budget: &Budget) -> Result<Collected, BodyError> {
+        match begun {
+            Begun::Whole(body) if body.len() <= limit => Ok(Collected::Whole(body)),
+            Begun::Whole(body) => Ok(Collected::Larger(vec![body], self.incoming)),
+            Begun::Pieces(read) => collect_pieces(self.incoming, read, limit, self.wait.limit, budget).await,
+        }
+    }
+}
+
+/// Whether a body says that it is larger than this.
+pub fn is_larger(incoming: &Incoming, limit: usize) -> bool {
+    incoming.size_hint().lower() > limit as u64
+}
+
 /// Reads a body of at most `limit` bytes, as far as there is room for it.
 ///
 /// # Errors
 /// The other side failed, or nothing came for longer than `idle`.
 pub async fn collect(
-    mut incoming: Incoming,
+    incoming: Incoming,
     limit: usize,
     idle: Duration,
     budget: &Budget,
 ) -> Result<Collected, BodyError> {
-    let mut first = Bytes::new();
-    if incoming.size_hint().lower() > limit as u64 {
+    if is_larger(&incoming, limit) {
         return Ok(Collected::Larger(Vec::new(), incoming));
     }
-    while let Some(data) = next_data(&mut incoming, idle).await {
-        let data = data?;
-        // Most bodies come in one piece, which needs no copy, and whose memory is the connection's.
-        if first.is_empty() && data.len() <= limit {
-            first = data;
-        } else {
-            return collect_pieces(incoming, [first, data], limit, idle, budget).await;
-        }
-    }
-    Ok(Collected::Whole(first))
+    let mut beginning = Beginning::new(incoming, idle);
+    let begun = std::future::poll_fn(|cx| beginning.poll(cx)).await?;
+    beginning.rest(begun, limit, budget).await
 }
 
 /// Goes on reading a body that comes in pieces; `read` is what has come of it.

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::body::Body;
 use super::error::ProxyError;
 use super::fetch::{Fetch, FlightKey, FlightReader, Head, UpstreamHead};
-use super::headers::{REQUEST_ID, accepts_coding, identity, shared};
+use super::headers::{REQUEST_ID, Survey, Written, accepts_coding, identity, shared};
 use super::permits::Permit;
 use super::upstream::Upstream;
 use super::{Answered, Failure, Proxy};
@@ -29,6 +29,7 @@ use crate::dialect::openai::usage::UsageFilter;
 use crate::dialect::{Echo, Endpoint, Form, ReplayError, Reply};
 use crate::savings::{Ledger, Meter};
 use crate::store::entry::Placed;
+use crate::telemetry::decisions::Asked;
 use crate::trace::Trace;
 
 /// A request that was read and named.
@@ -43,6 +44,8 @@ pub(super) struct Prepared {
     with_usage: Option<Bytes>,
     /// Where its hits are counted, since the first.
     meter: OnceLock<Meter>,
+    /// What its last hit said in our own headers.
+    pub(super) written: Written,
 }
 
 /// A stored reply that may be served, laid out as this request wants it.
@@ -54,6 +57,9 @@ struct Served {
 
 /// What a lookup left for the fetch that follows it: the prompt's place, and a stored reply to be compared.
 pub(super) type Known = (Option<Placed>, Option<Trial>);
+
+/// What the exact layer found where it found nothing to serve, and how long that took.
+pub(super) type Missed = Box<(Miss, Timings)>;
 
 /// What became of waiting for another request's reply.
 enum Followed {
@@ -80,6 +86,7 @@ impl Proxy {
         &self,
         endpoint: Endpoint,
         parts: &request::Parts,
+        survey: Survey,
         body: &Bytes,
         directives: Directives,
     ) -> Option<Arc<Prepared>> {
@@ -87,6 +94,7 @@ impl Proxy {
         // Which upstream it is follows from the body, which need not be read if it was of late.
         let identity = identity(
             &parts.headers,
+            survey,
             &self.settings.scope_headers,
             self.upstreams.default().url(),
             parts.uri.query(),
@@ -125,8 +133,30 @@ impl Proxy {
         let query = self.cache.query(endpoint, &read, &identity, directives);
         let with_usage =
             self.settings.include_usage.then(|| endpoint.ask_for_usage(read.form, body)).flatten();
-        let (upstream, meter) = (Arc::clone(upstream), OnceLock::new());
-        Some(Prepared { query, upstream, form: read.form, echo: read.echo, with_usage, meter })
+        Some(Prepared {
+            query,
+            upstream: Arc::clone(upstream),
+            form: read.form,
+            echo: read.echo,
+            with_usage,
+            meter: OnceLock::new(),
+            written: Written::default(),
+        })
+    }
+
+    /// Answers a request whose reply is at hand, which takes no wait. Else what was found out, if anything was.
+    pub(super) fn answer_at_hand(&self, prepared: &Prepared) -> Result<Answer, Option<Missed>> {
+        if prepared.query.directives.no_cache || self.cache.trials().options().observe {
+            return Err(None);
+        }
+        let (started, now) = (Instant::now(), SystemTime::now());
+        let found = self.cache.exact_at_hand(&prepared.query, started, now).ok_or(None)?;
+        let served = found.and_then(|hit| self.serve(prepared, hit, now));
+        let timings = Timings { exact: Some(started.elapsed()), ..Timings::default() };
+        match served {
+            Ok(served) => Ok(served.answer(timings, now)),
+            Err(miss) => Err(Some(Box::new((miss, timings)))),
+        }
     }
 
     /// Answers a request from the cheapest layer that may.
@@ -136,6 +166,20 @@ impl Proxy {
         parts: request::Parts,
         body: Bytes,
     ) -> Result<Answer, Failure> {
+        match self.answer_at_hand(prepared) {
+            Ok(answer) => Ok(answer),
+            Err(missed) => self.answer_after(prepared, parts, body, missed).await,
+        }
+    }
+
+    /// Answers a request whose reply is not at hand; `missed` is what was found out by that.
+    pub(super) async fn answer_after(
+        &self,
+        prepared: &Prepared,
+        parts: request::Parts,
+        body: Bytes,
+        missed: Option<Missed>,
+    ) -> Result<Answer, Failure> {
         let query = &prepared.query;
         if query.directives.no_cache && query.directives.only_if_cached {
             let outcome = Outcome::forwarded(Forward::Request);
@@ -143,22 +187,25 @@ impl Proxy {
         }
         if query.directives.no_cache {
             let outcome = Outcome::forwarded(Forward::Request);
-            return Box::pin(self.fetch_alone(prepared, parts, body, outcome, Known::default())).await;
+            return self.fetch_alone(prepared, parts, body, outcome, Known::default()).await;
         }
         if self.cache.trials().options().observe {
-            return Box::pin(self.observed(prepared, parts, body)).await;
+            return self.observed(prepared, parts, body).await;
         }
-        let started = Instant::now();
-        let mut timings = Timings::default();
-        let exact = self.exact(prepared).await;
-        timings.exact = Some(started.elapsed());
-        let exact = match exact {
-            Ok(served) => return Ok(served.answer(timings)),
-            Err(miss) => miss,
+        let (exact, mut timings) = if let Some(missed) = missed {
+            *missed
+        } else {
+            let started = Instant::now();
+            let exact = self.exact(prepared).await;
+            let timings = Timings { exact: Some(started.elapsed()), ..Timings::default() };
+            match exact {
+                Ok(served) => return Ok(served.answer(timings, SystemTime::now())),
+                Err(miss) => (miss, timings),
+            }
         };
         if query.directives.only_if_cached {
-            return match Box::pin(self.semantic(prepared, exact, &mut timings)).await {
-                Ok(served) => Ok(served.answer(timings)),
+            return match self.semantic(prepared, exact, &mut timings).await {
+                Ok(served) => Ok(served.answer(timings, SystemTime::now())),
                 Err(miss) => Err(Failure::new(ProxyError::OnlyIfCached, Outcome::miss(&miss, timings))),
             };
         }
@@ -203,14 +250,14 @@ impl Proxy {
                 Joined::Leader(leader, reader) => {
                     // Whoever led before may have finished between our lookup and now.
                     if let Ok(served) = self.exact(prepared).await {
-                        return Ok(served.answer(timings));
+                        return Ok(served.answer(timings, SystemTime::now()));
                     }
                     let mut miss = match self.semantic(prepared, exact, &mut timings).await {
                         Ok(served) => {
                             leader.begin(Head::Hit(served.hit.clone()));
                             leader.finish(End::Whole(None));
                             self.audit(prepared, parts, body, &served.hit);
-                            return Ok(served.answer(timings));
+                            return Ok(served.answer(timings, SystemTime::now()));
                         }
                         Err(miss) => miss,
                     };
@@ -233,8 +280,9 @@ impl Proxy {
     }
 
     async fn exact(&self, prepared: &Prepared) -> Result<Served, Miss> {
-        let hit = self.cache.exact(&prepared.query, SystemTime::now()).await?;
-        self.serve(prepared, hit)
+        let now = SystemTime::now();
+        let hit = self.cache.exact(&prepared.query, now).await?;
+        self.serve(prepared, hit, now)
     }
 
     async fn semantic(
@@ -245,7 +293,7 @@ impl Proxy {
     ) -> Result<Served, Miss> {
         let started = Instant::now();
         let found = match self.cache.semantic(&prepared.query, SystemTime::now()).await {
-            Ok(hit) => self.serve(prepared, hit),
+            Ok(hit) => self.serve(prepared, hit, SystemTime::now()),
             Err(miss) => Err(miss),
         };
         timings.semantic = Some(started.elapsed());
@@ -253,10 +301,10 @@ impl Proxy {
     }
 
     /// Lays a hit out. An entry that cannot be is as good as none, and goes.
-    fn serve(&self, prepared: &Prepared, hit: Hit) -> Result<Served, Miss> {
+    fn serve(&self, prepared: &Prepared, hit: Hit, now: SystemTime) -> Result<Served, Miss> {
         match self.layouts.of(&hit.entry, prepared.form) {
             Ok(template) => {
-                let body = template.render(&prepared.echo, SystemTime::now());
+                let body = template.render(&prepared.echo, now);
                 Ok(Served { hit, body, meter: prepared.meter(&self.savings) })
             }
             Err(error) => {
@@ -336,8 +384,8 @@ impl Proxy {
             |outcome: &Outcome| Outcome { collapsed: true, stored: false, timings, ..outcome.clone() };
         let Some(head) = reader.head().await else { return Followed::Abandoned };
         match head.as_ref() {
-            Head::Hit(hit) => match self.serve(prepared, hit.clone()) {
-                Ok(served) => Followed::Answer(Box::new(Ok(served.answer(timings)))),
+            Head::Hit(hit) => match self.serve(prepared, hit.clone(), SystemTime::now()) {
+                Ok(served) => Followed::Answer(Box::new(Ok(served.answer(timings, SystemTime::now())))),
                 Err(_) => Followed::Abandoned,
             },
             Head::Failed(error) => {
@@ -377,7 +425,7 @@ impl Prepared {
     /// How many bytes it keeps in memory, nearly.
     pub(super) fn weight(&self) -> usize {
         let prompt = self.query.prompt.as_ref().map_or(0, String::len);
-        512 + prompt + self.with_usage.as_ref().map_or(0, Bytes::len)
+        1024 + prompt + self.with_usage.as_ref().map_or(0, Bytes::len)
     }
 
     /// Whether the reply may be given to others. The id of a Responses reply that upstream was asked not to keep
@@ -417,11 +465,23 @@ impl Prepared {
         info!(target: "rejoinder::prompt", request_id, prompt = self.query.prompt);
     }
 
-    /// The response that an answer makes.
-    pub(super) fn respond(&self, answer: Answer) -> Answered {
+    /// What a request was answered with that was asked about like this.
+    pub(super) fn answered(
+        &self,
+        answer: Result<Answer, Failure>,
+        asked: Option<Box<Asked>>,
+    ) -> Result<Answered, Failure> {
+        match answer {
+            Ok(answer) => Ok(Answered { asked, ..self.respond(answer, HeaderMap::new()) }),
+            Err(failure) => Err(failure.with(asked)),
+        }
+    }
+
+    /// The response that an answer makes. `room` is an empty map for the headers of a stored reply.
+    pub(super) fn respond(&self, answer: Answer, room: HeaderMap) -> Answered {
         match answer {
             Answer::Hit(_, body, outcome) | Answer::Gathered(_, body, outcome) => {
-                Answered::new(replayed(self.form, body), outcome)
+                Answered::new(replayed(self.form, body, room), outcome)
             }
             Answer::Upstream(reader, head, outcome) => {
                 Answered::new(self.relayed(reader, &head, &outcome), outcome)
@@ -449,9 +509,8 @@ impl Prepared {
 }
 
 impl Served {
-    fn answer(self, timings: Timings) -> Answer {
-        let outcome =
-            Outcome { meter: Some(self.meter), ..Outcome::hit(&self.hit, SystemTime::now(), timings) };
+    fn answer(self, timings: Timings, now: SystemTime) -> Answer {
+        let outcome = Outcome { meter: Some(self.meter), ..Outcome::hit(&self.hit, now, timings) };
         Answer::Hit(self.hit, self.body, outcome)
     }
 }
@@ -470,8 +529,9 @@ async fn lead(reader: FlightReader, outcome: Outcome) -> Result<Answer, Failure>
     }
 }
 
-fn replayed(form: Form, body: Bytes) -> Response<Body> {
+fn replayed(form: Form, body: Bytes, mut headers: HeaderMap) -> Response<Body> {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
     let mut response = Response::new(if form.is_stream() { Body::Streamed(body) } else { Body::Whole(body) });
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(form.media_type()));
+    *response.headers_mut() = headers;
     response
 }

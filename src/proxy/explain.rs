@@ -12,7 +12,7 @@ use http::{HeaderMap, Uri};
 
 use super::Proxy;
 use super::cached::Prepared;
-use super::headers::{directives, identity, join_cookies, strip_request};
+use super::headers::{Survey, directives, identity, join_cookies, strip_request};
 use crate::cache::decision::MissReason;
 use crate::cache::directives::DirectiveError;
 use crate::cache::explain::Seen;
@@ -139,6 +139,7 @@ impl Proxy {
         // The model chooses the upstream when the body is read.
         let identity = identity(
             &headers,
+            Survey::of(&headers),
             &self.settings.scope_headers,
             self.upstreams.default().url(),
             target.query(),

@@ -10,10 +10,13 @@ use http::header::{
     CONTENT_TYPE, COOKIE, EXPECT, HOST, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
 
 use crate::cache::directives::{DirectiveError, Directives, Fields};
 use crate::cache::key::Identity;
-use crate::cache::outcome::Outcome;
+use crate::cache::outcome::{Layer, Outcome};
+use crate::decimal::{decimal, padded};
+use crate::store::entry::EntryId;
 
 /// `Cache-Status` (RFC 9211).
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -61,6 +64,68 @@ static HOP_BY_HOP: [HeaderName; 8] = [
 /// What a collapsed request gets of the shared reply's headers: those of the content. The others (cookies, rate
 /// limits, request ids, CORS) belong to the exchange of the request that asked first.
 static SHARED: [HeaderName; 5] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH, CACHE_CONTROL, RETRY_AFTER];
+
+/// What is among a request's headers, found by one look at each name: requests have few headers, and to hash all the names
+/// that matter here costs more.
+#[derive(Debug, Clone, Copy)]
+pub struct Survey {
+    /// A bit for each kind of header that there is; the first are those of [`CREDENTIALS`], then of [`SCOPE`].
+    kinds: u32,
+    /// Whether a name comes twice.
+    repeats: bool,
+}
+
+impl Survey {
+    /// What asks something of the cache.
+    const DIRECTIVE: u32 = 1 << 16;
+    /// What says how the body is framed or coded, beyond its length.
+    const CODING: u32 = 1 << 17;
+    /// What does not travel.
+    const HOP: u32 = 1 << 18;
+
+    /// Looks at each name.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let kinds = headers.keys().fold(0, |kinds, name| kinds | Self::kind(name));
+        Self { kinds, repeats: headers.len() != headers.keys_len() }
+    }
+
+    fn kind(name: &HeaderName) -> u32 {
+        match name.as_str().as_bytes() {
+            b"authorization" => 1,
+            b"cookie" => 1 << 1,
+            b"api-key" => 1 << 2,
+            b"x-api-key" => 1 << 3,
+            b"x-goog-api-key" => 1 << 4,
+            b"openai-organization" => 1 << 5,
+            b"openai-project" => 1 << 6,
+            b"openai-beta" => 1 << 7,
+            b"anthropic-version" => 1 << 8,
+            b"anthropic-beta" => 1 << 9,
+            b"cache-control" => Self::DIRECTIVE,
+            b"transfer-encoding" | b"content-encoding" => Self::CODING,
+            b"connection"
+            | b"keep-alive"
+            | b"proxy-authenticate"
+            | b"proxy-authorization"
+            | b"proxy-connection"
+            | b"te"
+            | b"upgrade"
+            | b"expect" => Self::HOP,
+            name if name.starts_with(OWN_PREFIX.as_bytes()) => Self::DIRECTIVE,
+            _ => 0,
+        }
+    }
+
+    /// Whether there is nothing to judge but who asks: no directive, no coding, and no name that comes twice.
+    pub fn is_plain(self) -> bool {
+        self.kinds & (Self::DIRECTIVE | Self::CODING) == 0 && !self.repeats
+    }
+
+    /// Whether [`strip_request`] would find something to take out.
+    pub fn has_hop_by_hop(self) -> bool {
+        self.kinds & (Self::HOP | Self::CODING | Self::DIRECTIVE) != 0
+    }
+}
 
 /// Takes out of a request's headers what must not go upstream: the hop-by-hop ones and our own.
 pub fn strip_request(headers: &mut HeaderMap) {
@@ -253,36 +318,36 @@ fn own_text<'a>(
 /// Stands in the place of a header's name, and is none.
 const ABSENT: &str = "absent header";
 
-/// Who asks, and what else of the headers can change the reply. `headers` are those that go upstream.
+/// Who asks, and what else of the headers can change the reply. `headers` are those that go upstream, `survey` is theirs.
 pub fn identity<'a>(
     headers: &'a HeaderMap,
+    survey: Survey,
     configured: &'a [HeaderName],
     upstream: &'a str,
     query: Option<&'a str>,
     namespace: &'a str,
 ) -> Identity<'a> {
-    fn collect<'a>(
-        headers: &'a HeaderMap,
-        names: impl Iterator<Item = &'a HeaderName>,
-    ) -> Vec<(&'a str, &'a [u8])> {
-        names
-            .flat_map(|name| headers.get_all(name).iter().map(move |value| (name.as_str(), value.as_bytes())))
-            .collect()
+    // In the order of the names, whatever that of the headers is.
+    let collect = |names: &'static [HeaderName], first: usize| {
+        let mut found = Vec::new();
+        for (at, name) in names.iter().enumerate() {
+            if survey.kinds & (1 << (first + at)) != 0 {
+                found.extend(headers.get_all(name).iter().map(|value| (name.as_str(), value.as_bytes())));
+            }
+        }
+        found
+    };
+    let credentials = collect(&CREDENTIALS, 0);
+    let mut scoped = collect(&SCOPE, CREDENTIALS.len());
+    for name in configured {
+        // That a configured header is absent is said, too: without it a reply earned before it was configured, or by a
+        // replica that has another configuration, would be in the scope of those who do not send it.
+        let values = headers.get_all(name);
+        scoped.extend(values.iter().map(|value| (name.as_str(), value.as_bytes())));
     }
-    // That a configured header is absent is said, too: without it a reply earned before it was configured, or by a
-    // replica that has another configuration, would be in the scope of those who do not send it.
     let absent = configured.iter().filter(|name| !headers.contains_key(*name));
-    let mut scoped = collect(headers, present(headers, &SCOPE).chain(configured));
     scoped.extend(absent.map(|name| (ABSENT, name.as_str().as_bytes())));
-    Identity {
-        upstream,
-        query,
-        credentials: collect(headers, present(headers, &CREDENTIALS)),
-        key: None,
-        headers: scoped,
-        namespace,
-        user: None,
-    }
+    Identity { upstream, query, credentials, key: None, headers: scoped, namespace, user: None }
 }
 
 /// The headers of a reply that a collapsed request shares.
@@ -293,23 +358,84 @@ pub fn shared(headers: &HeaderMap) -> HeaderMap {
 /// Writes our own headers: appends to `Cache-Status`, and replaces the rest.
 pub fn write_outcome(headers: &mut HeaderMap, outcome: &Outcome) {
     let mut values = Values::default();
-    if let Some(status) = values.write(format_args!("{outcome}")) {
+    if let Some(status) = values.write(|out| outcome.write(out)) {
         headers.append(CACHE_STATUS, status);
     }
-    let mut insert = |name, value: fmt::Arguments<'_>| {
-        if let Some(value) = values.write(value) {
-            headers.insert(name, value);
-        }
-    };
     if let Some(decision) = &outcome.decision {
-        insert(SIMILARITY, format_args!("{}", Decimal(decision.similarity.0)));
-        insert(CONFIDENCE, format_args!("{}", Decimal(decision.confidence)));
+        for (name, value) in [(SIMILARITY, decision.similarity.0), (CONFIDENCE, decision.confidence)] {
+            if let Some(value) = values.decimal(value) {
+                headers.insert(name, value);
+            }
+        }
     }
     if let Some(entry) = &outcome.entry {
-        insert(AGE, format_args!("{}", entry.age.as_secs()));
-        insert(ENTRY, format_args!("{}", entry.id));
+        if let Some(age) = values.write(|out| out.write_str(decimal(entry.age.as_secs(), &mut [0; 20]))) {
+            headers.insert(AGE, age);
+        }
+        if let Some(id) = values.write(|out| out.write_str(entry.id.text(&mut [0; 32]))) {
+            headers.insert(ENTRY, id);
+        }
     }
 }
+
+/// Our own headers of the last exact hit of a request that comes again and again: they change once a second.
+#[derive(Debug, Default)]
+pub struct Written(Mutex<Option<Said>>);
+
+#[derive(Debug)]
+struct Said {
+    of: Told,
+    status: HeaderValue,
+    confidence: HeaderValue,
+    age: HeaderValue,
+    entry: HeaderValue,
+}
+
+/// All that the headers of an exact hit tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    entry: EntryId,
+    age: u64,
+    remaining: u64,
+    /// In ten-thousandths.
+    confidence: i64,
+}
+
+impl Written {
+    /// What [`write_outcome`] writes of this outcome, without writing it anew where it is as before. `headers` have none of
+    /// ours.
+    pub fn write(&self, headers: &mut HeaderMap, outcome: &Outcome) {
+        let (Layer::Exact, Some(entry), Some(decision)) = (outcome.layer, &outcome.entry, &outcome.decision)
+        else {
+            return write_outcome(headers, outcome);
+        };
+        let told = Told {
+            entry: entry.id,
+            age: entry.age.as_secs(),
+            remaining: entry.remaining.as_secs(),
+            confidence: ten_thousandths(decision.confidence),
+        };
+        let mut said = self.0.lock();
+        if let Some(said) = said.as_ref().filter(|said| said.of == told) {
+            headers.insert(CACHE_STATUS, said.status.clone());
+            headers.insert(SIMILARITY, ONE);
+            headers.insert(CONFIDENCE, said.confidence.clone());
+            headers.insert(AGE, said.age.clone());
+            headers.insert(ENTRY, said.entry.clone());
+            return;
+        }
+        write_outcome(headers, outcome);
+        let get = |name| headers.get(name).cloned();
+        if let (Some(status), Some(confidence), Some(age), Some(entry)) =
+            (get(CACHE_STATUS), get(CONFIDENCE), get(AGE), get(ENTRY))
+        {
+            *said = Some(Said { of: told, status, confidence, age, entry });
+        }
+    }
+}
+
+/// The similarity of an equal key, and the confidence in what is new.
+const ONE: HeaderValue = HeaderValue::from_static("1.0000");
 
 /// Values of headers, written one behind the other into one allocation.
 struct Values(BytesMut);
@@ -323,35 +449,32 @@ impl Default for Values {
 
 impl Values {
     /// `None` where it is no valid value, which what we write of numbers and tokens always is.
-    fn write(&mut self, value: fmt::Arguments<'_>) -> Option<HeaderValue> {
-        self.0.write_fmt(value).ok()?;
+    fn write(&mut self, write: impl FnOnce(&mut BytesMut) -> fmt::Result) -> Option<HeaderValue> {
+        write(&mut self.0).ok()?;
         HeaderValue::from_maybe_shared(self.0.split().freeze()).ok()
+    }
+
+    /// A number with four decimals. The standard formatting of a float looks for its exact digits, which these values
+    /// do not have, and takes ten times as long.
+    fn decimal(&mut self, value: f32) -> Option<HeaderValue> {
+        let parts = ten_thousandths(value);
+        if parts == 10_000 {
+            return Some(ONE);
+        }
+        self.write(|out| {
+            out.write_str(if parts < 0 { "-" } else { "" })?;
+            let parts = parts.unsigned_abs();
+            out.write_str(decimal(parts / 10_000, &mut [0; 20]))?;
+            out.write_str(".")?;
+            out.extend_from_slice(&padded::<4>(u32::try_from(parts % 10_000).unwrap_or_default()));
+            Ok(())
+        })
     }
 }
 
-/// A number with four decimals. The standard formatting of a float looks for its exact digits, which these values
-/// do not have, and takes ten times as long.
-struct Decimal(f32);
-
-impl fmt::Display for Decimal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        #[expect(clippy::cast_possible_truncation, reason = "similarities and probabilities are at most 1")]
-        let parts = (f64::from(self.0) * 10_000.0).round() as i64;
-        let sign = if parts < 0 { "-" } else { "" };
-        let parts = parts.unsigned_abs();
-        if sign.is_empty() && parts < 100_000 {
-            let mut text = *b"0.0000";
-            let mut rest = parts;
-            for at in [5, 4, 3, 2, 0] {
-                if let Some(digit) = text.get_mut(at) {
-                    *digit += u8::try_from(rest % 10).unwrap_or(0);
-                }
-                rest /= 10;
-            }
-            return f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?);
-        }
-        write!(f, "{sign}{}.{:04}", parts / 10_000, parts % 10_000)
-    }
+#[expect(clippy::cast_possible_truncation, reason = "similarities and probabilities are at most 1")]
+fn ten_thousandths(value: f32) -> i64 {
+    (f64::from(value) * 10_000.0).round() as i64
 }
 
 #[cfg(test)]
@@ -402,13 +525,39 @@ mod tests {
     fn a_header_that_is_told_apart_is_in_the_identity_of_those_who_do_not_send_it() {
         let (none, some) = (map(&[]), map(&[("x-tenant", "")]));
         let tenant = [HeaderName::from_static("x-tenant")];
-        let of = |headers, configured| identity(headers, configured, "up", None, "").headers.len();
+        let of = |headers, configured| {
+            identity(headers, Survey::of(headers), configured, "up", None, "").headers.len()
+        };
         assert_eq!((of(&none, &[][..]), of(&none, &tenant[..])), (0, 1));
         let names = |headers| {
-            identity(headers, &tenant, "up", None, "").headers.iter().map(|(name, _)| name.len()).sum()
+            identity(headers, Survey::of(headers), &tenant, "up", None, "")
+                .headers
+                .iter()
+                .map(|(name, _)| name.len())
+                .sum()
         };
         let (absent, empty): (usize, usize) = (names(&none), names(&some));
         assert_ne!(absent, empty, "absent is not empty");
+    }
+
+    #[test]
+    fn a_survey_knows_the_names_that_are_told_apart() {
+        for (at, name) in CREDENTIALS.iter().chain(&SCOPE).enumerate() {
+            assert_eq!(Survey::kind(name), 1 << at, "{name}");
+        }
+        for name in HOP_BY_HOP.iter().filter(|name| *name != TRANSFER_ENCODING).chain([&EXPECT]) {
+            assert_eq!(Survey::kind(name), Survey::HOP, "{name}");
+        }
+        for name in [&THRESHOLD, &TTL, &NAMESPACE, &CACHE_CONTROL] {
+            assert_eq!(Survey::kind(name), Survey::DIRECTIVE, "{name}");
+        }
+        for name in [TRANSFER_ENCODING, CONTENT_ENCODING] {
+            assert_eq!(Survey::kind(&name), Survey::CODING, "{name}");
+        }
+        let mut plain = map(&[("host", "h"), ("authorization", "a"), ("connection", "keep-alive")]);
+        assert!(Survey::of(&plain).is_plain() && Survey::of(&plain).has_hop_by_hop());
+        plain.append(HOST, HeaderValue::from_static("i"));
+        assert!(!Survey::of(&plain).is_plain(), "two hosts");
     }
 
     #[test]
@@ -416,17 +565,25 @@ mod tests {
         let mut headers = map(&[("authorization", "a"), ("x-team", "red")]);
         headers.append(AUTHORIZATION, HeaderValue::from_static("b"));
         let team = [HeaderName::from_static("x-team")];
-        let identity = identity(&headers, &team, "u", None, "");
+        let identity = identity(&headers, Survey::of(&headers), &team, "u", None, "");
         assert_eq!(identity.credentials, [("authorization", &b"a"[..]), ("authorization", b"b")]);
         assert_eq!(identity.headers, [("x-team", &b"red"[..])]);
     }
 
     #[test]
     fn decimals_are_four() {
-        let all =
-            [(1.0, "1.0000"), (0.99996, "1.0000"), (0.8, "0.8000"), (0.0, "0.0000"), (-0.123_46, "-0.1235")];
+        let all = [
+            (1.0, "1.0000"),
+            (0.99996, "1.0000"),
+            (0.99994, "0.9999"),
+            (0.8, "0.8000"),
+            (0.05, "0.0500"),
+            (0.0001, "0.0001"),
+            (0.0, "0.0000"),
+            (-0.123_46, "-0.1235"),
+        ];
         for (value, text) in all {
-            assert_eq!(Decimal(value).to_string(), text);
+            assert_eq!(Values::default().decimal(value).unwrap(), text);
         }
     }
 

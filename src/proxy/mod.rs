@@ -1,6 +1,6 @@
 //! The proxy: a request in, the one upstream's reply out, or a stored one in its place.
 //!
-//! Called by `server` as a tower service. Knows HTTP, and hands plain values to `cache`.
+//! Called by `server` as a service of hyper's. Knows HTTP, and hands plain values to `cache`.
 
 mod ask;
 pub mod body;
@@ -10,6 +10,7 @@ pub(crate) mod decode;
 pub mod error;
 pub mod explain;
 mod fetch;
+mod handling;
 pub mod headers;
 mod layouts;
 mod pass;
@@ -22,26 +23,26 @@ mod trial;
 mod upstream;
 mod upstreams;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, HeaderName, Method, Request, Response, Version, request};
+use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, Version, request};
 use hyper::body::Incoming;
+use hyper::service::Service;
 use tokio::sync::Semaphore;
-use tower::Service;
 
-use body::{Body, Collected, collect};
+use body::{Body, BodyError, Collected, collect};
 use budget::Budget;
 use cached::Prepared;
 use error::ProxyError;
 use fetch::{FlightKey, Head};
-use headers::{directives, is_framing_known, is_host_known, join_cookies, strip_request, write_outcome};
+pub use handling::Handling;
+use headers::{
+    Survey, directives, is_framing_known, is_host_known, join_cookies, strip_request, write_outcome,
+};
 use layouts::Layouts;
 use pass::Upgrade;
 use readings::Readings;
@@ -58,6 +59,7 @@ use crate::config::Config;
 use crate::dialect::{Endpoint, Reply};
 use crate::savings::Ledger;
 use crate::telemetry::decisions::{Asked, Decisions};
+use crate::telemetry::request_id::GivenId;
 
 /// The proxy under one configuration.
 pub struct Proxy {
@@ -112,6 +114,15 @@ pub struct Answered {
     pub outcome: Outcome,
     /// What was asked, where somebody listens.
     pub asked: Option<Box<Asked>>,
+}
+
+/// A request as it comes.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The request.
+    pub request: Request<Incoming>,
+    /// Its id, where its client gave it none.
+    pub id: Option<GivenId>,
 }
 
 /// Why the proxy answers with an error of its own, and what happened until then. Boxed: it is rare and large.
@@ -218,9 +229,8 @@ impl Proxy {
         })
     }
 
-    async fn handle(&self, request: Request<Incoming>) -> Answered {
-        let (mut parts, incoming) = request.into_parts();
-        let (path, version) = (parts.uri.clone(), parts.version);
+    async fn handle(&self, mut parts: request::Parts, incoming: Incoming) -> Answered {
+        let (uri, version) = (parts.uri.clone(), parts.version);
         if version == Version::HTTP_2 {
             join_cookies(&mut parts.headers);
         }
@@ -239,11 +249,7 @@ impl Proxy {
             }
             _ => Box::pin(self.other(parts, incoming)).await,
         };
-        let mut answered = answered.unwrap_or_else(|Failure(failed)| {
-            let Failed { error, outcome, asked } = *failed;
-            Answered { asked, ..Answered::new(error.response(path.path()), outcome) }
-        });
-        write_outcome(answered.response.headers_mut(), &answered.outcome);
+        let mut answered = finished(answered, &uri);
         if version == Version::HTTP_2 {
             answered.response = answered.response.map(|body| pump::pump(body, self.settings.idle));
         }
@@ -257,36 +263,69 @@ impl Proxy {
         incoming: Incoming,
     ) -> Result<Answered, Failure> {
         let bypass = Outcome::forwarded(Forward::Bypass);
-        let directives =
-            directives(&parts.headers).map_err(|error| Failure::new(error.into(), bypass.clone()))?;
+        let directives = directives(&parts.headers).map_err(|error| Failure::new(error.into(), bypass))?;
         strip_request(&mut parts.headers);
+        let read = self.read(&parts.headers, incoming, &directives).await?;
+        self.answer_read(endpoint, parts, read, directives).await
+    }
+
+    /// Answers a request whose body was read as far as it is to be.
+    async fn answer_read(
+        &self,
+        endpoint: Endpoint,
+        parts: request::Parts,
+        read: Read,
+        directives: Directives,
+    ) -> Result<Answered, Failure> {
         let only_if_cached = directives.only_if_cached;
-        let (body, outcome, upstream) = match self.read(&parts.headers, incoming, &directives).await? {
+        let (body, forward, upstream) = match read {
             Read::Whole(body) => {
-                if let Some(prepared) = self.prepare(endpoint, &parts, &body, directives) {
-                    if self.settings.log_prompts {
-                        prepared.log_prompt(&parts.headers);
+                match self.prepare(endpoint, &parts, Survey::of(&parts.headers), &body, directives) {
+                    Some(prepared) => {
+                        let asked = self.asked(&prepared, &parts.headers);
+                        let answer = self.answer(&prepared, parts, body).await;
+                        return prepared.answered(answer, asked);
                     }
-                    let asked = self.asked(&prepared);
-                    return match self.answer(&prepared, parts, body).await {
-                        Ok(answer) => Ok(Answered { asked, ..prepared.respond(answer) }),
-                        Err(failure) => Err(failure.with(asked)),
-                    };
+                    None => return self.pass_whole(parts, body, only_if_cached).await,
                 }
-                let upstream = Arc::clone(self.upstreams.of_body(&body));
-                (Body::Whole(body), bypass, upstream)
             }
-            Read::Untouched(body, forward, upstream) => (body, Outcome::forwarded(forward), upstream),
+            Read::Untouched(body, forward, upstream) => (body, forward, upstream),
         };
+        self.pass_on(&upstream, parts, body, forward, only_if_cached).await
+    }
+
+    /// Passes on what is not ours to judge.
+    async fn pass_whole(
+        &self,
+        parts: request::Parts,
+        body: Bytes,
+        only_if_cached: bool,
+    ) -> Result<Answered, Failure> {
+        let upstream = Arc::clone(self.upstreams.of_body(&body));
+        self.pass_on(&upstream, parts, Body::Whole(body), Forward::Bypass, only_if_cached).await
+    }
+
+    async fn pass_on(
+        &self,
+        upstream: &Upstream,
+        parts: request::Parts,
+        body: Body,
+        forward: Forward,
+        only_if_cached: bool,
+    ) -> Result<Answered, Failure> {
+        let outcome = Outcome::forwarded(forward);
         // Of what is never stored there is nothing to answer with, and upstream is not to be asked.
         if only_if_cached {
             return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
         }
-        Box::pin(self.pass(&upstream, parts, body, None, outcome)).await
+        Box::pin(self.pass(upstream, parts, body, None, outcome)).await
     }
 
-    /// What a request asks, if anybody wants to know.
-    fn asked(&self, prepared: &Prepared) -> Option<Box<Asked>> {
+    /// What a request asks, if anybody wants to know; it is logged where the operator asked for that.
+    fn asked(&self, prepared: &Prepared, headers: &HeaderMap) -> Option<Box<Asked>> {
+        if self.settings.log_prompts {
+            prepared.log_prompt(headers);
+        }
         self.decisions.are_wanted().then(|| Asked::new(prepared.query()))
     }
 
@@ -312,9 +351,17 @@ impl Proxy {
                 let upstream = self.upstreams.of_body(&body);
                 untouched(Body::Whole(body), upstream)
             }
+            collected => self.read_as(collected, forward),
+        }
+    }
+
+    /// What a body is that was read for caching; `forward` is why it goes on untouched where it does.
+    fn read_as(&self, collected: Result<Collected, BodyError>, forward: Forward) -> Result<Read, Failure> {
+        match collected {
             Ok(Collected::Whole(body)) => Ok(Read::Whole(body)),
             Ok(Collected::Larger(read, rest)) => {
-                untouched(Body::continued(read, rest, idle), self.upstreams.default())
+                let body = Body::continued(read, rest, self.settings.idle);
+                Ok(Read::Untouched(body, forward, Arc::clone(self.upstreams.default())))
             }
             Err(error) => {
                 let error = ProxyError::RequestBody(error.to_string());
@@ -329,6 +376,16 @@ impl Proxy {
         let body = Body::relayed(incoming, self.settings.idle, None);
         self.pass(self.upstreams.default(), parts, body, upgrade, Outcome::forwarded(Forward::Bypass)).await
     }
+}
+
+/// Makes the response, and says in it what happened.
+fn finished(answered: Result<Answered, Failure>, uri: &Uri) -> Answered {
+    let mut answered = answered.unwrap_or_else(|Failure(failed)| {
+        let Failed { error, outcome, asked } = *failed;
+        Answered { asked, ..Answered::new(error.response(uri.path()), outcome) }
+    });
+    write_outcome(answered.response.headers_mut(), &answered.outcome);
+    answered
 }
 
 impl Settings {
@@ -364,17 +421,12 @@ impl Current {
     }
 }
 
-impl Service<Request<Incoming>> for Current {
+impl Service<Arrival> for Current {
     type Response = Answered;
     type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answered, Self::Error>> + Send>>;
+    type Future = Handling;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let proxy = self.get();
-        Box::pin(async move { Ok(proxy.handle(request).await) })
+    fn call(&self, arrival: Arrival) -> Self::Future {
+        Handling::new(self.get(), arrival)
     }
 }

@@ -3,20 +3,23 @@
 //! Called by [`super::Server`], once for clients and once for operators.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::server::graceful::GracefulConnection;
+use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tower::Service;
 use tracing::{debug, warn};
 
 use super::half_close::{Exchange, Exchanges};
@@ -65,8 +68,8 @@ impl Settings {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.request_head)
+            // The socket limits the wait for a head (socket.rs), by a timer that is not set anew for each.
+            .header_read_timeout(None)
             // The end of a client's bytes is taken for its going, for whom upstream must not work on. The socket
             // keeps back what is none (half_close.rs).
             .half_close(false)
@@ -92,7 +95,6 @@ where
     pub(super) async fn run(self) {
         let Self { socket, settings, mut stopping, service, connections } = self;
         let permits = Arc::new(Semaphore::new(settings.load().max_connections));
-        let graceful = GracefulShutdown::new();
         let mut open = JoinSet::new();
         loop {
             // Beyond the limit, connections wait in the system's queue rather than in our memory.
@@ -115,15 +117,11 @@ where
             let settings = settings.load();
             let exchange = Exchange::default();
             let service = Exchanges { service: service.clone(), exchange: exchange.clone() };
-            let connection = graceful.watch(
-                settings
-                    .builder()
-                    .serve_connection_with_upgrades(
-                        prepare(stream, &settings, exchange),
-                        TowerToHyperService::new(service),
-                    )
-                    .into_owned(),
-            );
+            let connection = settings
+                .builder()
+                .serve_connection_with_upgrades(prepare(stream, &settings, exchange), service)
+                .into_owned();
+            let connection = Ending::new(connection, &stopping);
             let counted = connections.clone();
             while open.try_join_next().is_some() {}
             open.spawn(async move {
@@ -140,7 +138,55 @@ where
             });
         }
         drop(socket);
-        graceful.shutdown().await;
+        while open.join_next().await.is_some() {}
+    }
+}
+
+pin_project! {
+    /// A connection that ends when it is told to, once its last request is finished. As hyper's own `GracefulShutdown`, which
+    /// asks a lock at each poll whether it was told; here a number says that, after the first.
+    struct Ending<C> {
+        #[pin]
+        connection: C,
+        stop: Option<Stop>,
+    }
+}
+
+/// What tells a connection to end.
+struct Stop {
+    changes: watch::Receiver<bool>,
+    /// Ready when it is told.
+    told: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Whether its task hears of that.
+    hears: bool,
+}
+
+impl<C> Ending<C> {
+    fn new(connection: C, stopping: &watch::Receiver<bool>) -> Self {
+        let (changes, mut stopping) = (stopping.clone(), stopping.clone());
+        let told = Box::pin(async move {
+            // Who tells nothing any more has gone, and with it the listener.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        });
+        Self { connection, stop: Some(Stop { changes, told, hears: false }) }
+    }
+}
+
+impl<C: GracefulConnection> Future for Ending<C> {
+    type Output = C::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
+        let mut this = self.project();
+        if let Some(stop) = this.stop
+            && (!stop.hears || stop.changes.has_changed().unwrap_or(true))
+        {
+            stop.hears = true;
+            if stop.told.as_mut().poll(context).is_ready() {
+                *this.stop = None;
+                this.connection.as_mut().graceful_shutdown();
+            }
+        }
+        this.connection.poll(context)
     }
 }
 

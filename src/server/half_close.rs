@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::service::Service;
 use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
-use tower::Service;
 
 /// What tells the living from those who left.
 const PROBE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -40,8 +41,17 @@ const AWAITED: u8 = 1;
 const LAST: u8 = 2;
 /// HTTP is over.
 const SWITCHED: u8 = 3;
+/// A request of HTTP/1.0 waits for its reply.
+const OLD: u8 = 4;
+/// The head of a reply is there, and its body is not through.
+const REPLYING: u8 = 5;
 
 impl Exchange {
+    /// Whether the next thing to come is a head.
+    pub(super) fn awaits_head(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == NONE
+    }
+
     /// The client will send no more: whether a reply is awaited for which its end is to be kept back.
     fn keeps_end(&self) -> bool {
         self.0.compare_exchange(AWAITED, LAST, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -108,19 +118,21 @@ impl<S, B, R> Service<Request<B>> for Exchanges<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
 {
-    type Response = Response<R>;
+    type Response = Response<Replying<R>>;
     type Error = S::Error;
     type Future = Awaited<S::Future>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.service.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        if request.version() == Version::HTTP_11 {
-            self.exchange.0.store(AWAITED, Ordering::Relaxed);
-        }
-        Awaited { reply: self.service.call(request), exchange: self.exchange.clone() }
+    fn call(&self, request: Request<B>) -> Self::Future {
+        // Over HTTP/2, where there is more than one, nothing is kept.
+        let exchange = match request.version() {
+            Version::HTTP_2 => None,
+            version => {
+                let state = if version == Version::HTTP_11 { AWAITED } else { OLD };
+                self.exchange.0.store(state, Ordering::Relaxed);
+                Some(self.exchange.clone())
+            }
+        };
+        Awaited { reply: self.service.call(request), exchange }
     }
 }
 
@@ -130,7 +142,7 @@ pin_project! {
     pub(super) struct Awaited<F> {
         #[pin]
         reply: F,
-        exchange: Exchange,
+        exchange: Option<Exchange>,
     }
 }
 
@@ -138,20 +150,64 @@ impl<F, R, E> Future for Awaited<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
 {
-    type Output = F::Output;
+    type Output = Result<Response<Replying<R>>, E>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let reply = ready!(this.reply.poll(context));
-        let last = this.exchange.0.swap(NONE, Ordering::Relaxed) == LAST;
+        let exchange = this.exchange.take();
         Poll::Ready(reply.map(|mut reply| {
-            if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
-                this.exchange.0.store(SWITCHED, Ordering::Relaxed);
-            } else if last {
-                // Whoever has closed its side reads until we close ours.
-                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            if let Some(exchange) = &exchange {
+                let last = exchange.0.swap(REPLYING, Ordering::Relaxed) == LAST;
+                if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    exchange.0.store(SWITCHED, Ordering::Relaxed);
+                } else if last {
+                    // Whoever has closed its side reads until we close ours.
+                    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
             }
-            reply
+            reply.map(|body| Replying { body, _end: End(exchange) })
         }))
+    }
+}
+
+pin_project! {
+    /// The body of a reply; when hyper has dropped it, the next head is awaited.
+    #[derive(Debug)]
+    pub(super) struct Replying<R> {
+        #[pin]
+        body: R,
+        _end: End,
+    }
+}
+
+#[derive(Debug)]
+struct End(Option<Exchange>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Some(Exchange(state)) = &self.0 {
+            let _ = state.compare_exchange(REPLYING, NONE, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<R: Body> Body for Replying<R> {
+    type Data = R::Data;
+    type Error = R::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
+        self.project().body.poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -1,7 +1,9 @@
-//! A client's socket with limits on two waits that hyper does not limit: for the first bytes, by which HTTP/2 is
-//! told from HTTP/1.1, and for a client that does not read what is written to it.
+//! A client's socket with limits on the waits for a client: for its first bytes, by which HTTP/2 is told from HTTP/1.1, for
+//! the head of each request of HTTP/1.1, and until it reads what is written to it.
 //!
-//! Called by [`super::connection`].
+//! Called by [`super::connection`]. hyper could limit the second wait, by a timer of its own for each request, which costs
+//! a tenth of what it takes to read and answer one. Here one timer serves a whole connection: it is set when a wait begins
+//! and its time has passed, which is once in a while, and looks then at how long the wait has been.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +13,7 @@ use std::time::Duration;
 use super::half_close::{Exchange, KeptEnd};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 /// What a connection of HTTP/2 begins with (RFC 9113 §3.4). Until it differs from this, hyper waits for more.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -20,8 +22,15 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    /// What of the preface has come, and until when the rest must; `None` once the version is known.
-    preface: Option<(&'static [u8], Pin<Box<Sleep>>)>,
+    version: Spoken,
+    /// How long a head may take from when it is waited for.
+    head: Duration,
+    /// Since when one is waited for; `None` until that begins.
+    since: Option<Instant>,
+    /// Ends no later than the wait for a head may.
+    timer: Pin<Box<Sleep>>,
+    /// Whether the connection's task is told when the timer ends.
+    is_armed: bool,
     /// How long the client may leave what is written to it.
     idle: Duration,
     /// Since it does.
@@ -31,15 +40,73 @@ pub(super) struct Socket {
     end: Option<KeptEnd>,
 }
 
+/// What a client speaks.
+#[derive(Debug)]
+enum Spoken {
+    /// This is still to come of what HTTP/2 begins with.
+    Unknown(&'static [u8]),
+    /// HTTP/1.1 or 1.0.
+    Http1,
+    /// HTTP/2, whose waits are no matter of the socket.
+    Http2,
+}
+
+impl Spoken {
+    /// The same, after the client has said more.
+    fn after(self, read: &[u8]) -> Self {
+        let Self::Unknown(expected) = self else { return self };
+        if read.starts_with(expected) {
+            return Self::Http2;
+        }
+        expected.strip_prefix(read).map_or(Self::Http1, Self::Unknown)
+    }
+}
+
 impl Socket {
-    /// Waits for the first bytes until `head` has passed, and for each piece to be taken for `idle`.
+    /// Waits for each head until `head` has passed, and for each piece to be taken for `idle`.
     pub(super) fn new(stream: TcpStream, head: Duration, idle: Duration, exchange: Exchange) -> Self {
-        let preface = Some((PREFACE, Box::pin(tokio::time::sleep(head))));
-        Self { stream, preface, idle, stalled: None, exchange, end: None }
+        Self {
+            stream,
+            version: Spoken::Unknown(PREFACE),
+            head,
+            since: Some(Instant::now()),
+            timer: Box::pin(tokio::time::sleep(head)),
+            is_armed: false,
+            idle,
+            stalled: None,
+            exchange,
+            end: None,
+        }
+    }
+
+    /// Ready when a head has not come in time.
+    fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // While something is written the wait has not begun; the reply may have to be taken first.
+        if self.stalled.is_some() || matches!(self.version, Spoken::Http2) || !self.exchange.awaits_head() {
+            return Poll::Pending;
+        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        // A timer that ends sooner is as good. What it tells is the connection's one task, always.
+        if self.is_armed && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        let until = since + self.head;
+        loop {
+            if self.timer.as_mut().poll(context).is_pending() {
+                self.is_armed = true;
+                return Poll::Pending;
+            }
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(until);
+            self.is_armed = false;
+        }
     }
 
     /// Limits how long a write may wait.
     fn limited<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.since = None;
         if polled.is_ready() {
             self.stalled = None;
             return polled;
@@ -81,14 +148,12 @@ impl AsyncRead for Socket {
             self.end = KeptEnd::of(&self.exchange);
             return self.poll_end(context);
         }
-        let Some((expected, limit)) = &mut self.preface else { return polled };
         if polled.is_pending() {
-            return limit.as_mut().poll(context).map(|()| Err(timed_out("the client says nothing")));
+            return self.poll_late(context).map(|()| Err(timed_out("no head came from the client")));
         }
-        let read = buffer.filled().get(before..).unwrap_or_default();
-        match expected.strip_prefix(read) {
-            Some(rest) if !rest.is_empty() => *expected = rest,
-            _ => self.preface = None,
+        if let Spoken::Unknown(expected) = self.version {
+            let read = buffer.filled().get(before..).unwrap_or_default();
+            self.version = Spoken::Unknown(expected).after(read);
         }
         polled
     }
@@ -118,6 +183,9 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // With the last of a reply the wait for the next head begins, also where hyper waits for bytes already and does
+        // not ask for more. Whoever is late is told so when it does.
+        let _ = self.poll_late(context);
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

@@ -1,23 +1,25 @@
 //! The stack that each request of a client passes, put together in one place:
-//! request id, then record (metrics and log), then trace, then the proxy.
+//! record (request id, metrics and log), then trace, then the proxy.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use http::{HeaderValue, Method, Request, Response, Uri};
 use hyper::body::Incoming;
+use hyper::service::Service;
 use pin_project_lite::pin_project;
-use tower::{Layer, Service, ServiceBuilder};
 
-use super::traced::Traces;
+use super::traced::Traced;
+use crate::dialect::Endpoint;
 use crate::proxy::body::Body;
 use crate::proxy::headers::REQUEST_ID;
-use crate::proxy::{Answered, Current};
+use crate::proxy::{Answered, Arrival, Current};
+use crate::telemetry::request_id::{GivenId, RequestIds, RequestName};
 use crate::telemetry::{Exchange, Metrics, log_request};
 use crate::trace::Tracer;
 
@@ -35,127 +37,84 @@ pub(super) fn clients(
 > + Clone
 + Send
 + 'static {
-    ServiceBuilder::new()
-        .layer(RequestIds::new())
-        .layer(Records { metrics, log })
-        .layer(Traces(tracer))
-        .service(proxy)
-}
-
-/// Gives each request without an `X-Request-Id` one of its own.
-#[derive(Debug, Clone)]
-struct RequestIds {
-    /// Tells this process's ids from another's.
-    process: Arc<str>,
-    next: Arc<AtomicU64>,
-}
-
-impl RequestIds {
-    fn new() -> Self {
-        let mut random = [0; 8];
-        // Without a random source the ids are merely not unique among processes.
-        let _ = getrandom::fill(&mut random);
-        Self { process: format!("{:016x}-", u64::from_le_bytes(random)).into(), next: Arc::default() }
+    Recorded {
+        recorder: Arc::new(Recorder { ids: RequestIds::new(), metrics, log }),
+        inner: Traced { tracer, inner: proxy },
     }
 }
 
-impl<S> Layer<S> for RequestIds {
-    type Service = WithRequestId<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        WithRequestId { ids: self.clone(), inner }
-    }
-}
-
-/// See [`RequestIds`].
+/// Names each request, and writes what happened into metrics and log.
 #[derive(Debug, Clone)]
-struct WithRequestId<S> {
-    ids: RequestIds,
+struct Recorded<S> {
+    recorder: Arc<Recorder>,
     inner: S,
 }
 
-impl<S, B> Service<Request<B>> for WithRequestId<S>
-where
-    S: Service<Request<B>>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> S::Future {
-        if !request.headers().contains_key(REQUEST_ID) {
-            let number = self.ids.next.fetch_add(1, Ordering::Relaxed);
-            if let Ok(id) = HeaderValue::try_from(format!("{}{number:x}", self.ids.process)) {
-                request.headers_mut().insert(REQUEST_ID, id);
-            }
-        }
-        self.inner.call(request)
-    }
-}
-
-/// Writes what happened into metrics and log.
-#[derive(Debug, Clone)]
-struct Records {
+#[derive(Debug)]
+struct Recorder {
+    /// For requests without an `X-Request-Id`.
+    ids: RequestIds,
     metrics: Arc<Metrics>,
     /// Whether requests are logged.
     log: Arc<AtomicBool>,
 }
 
-impl<S> Layer<S> for Records {
-    type Service = Recorded<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Recorded { records: self.clone(), inner }
-    }
-}
-
-/// See [`Records`].
-#[derive(Debug, Clone)]
-struct Recorded<S> {
-    records: Records,
-    inner: S,
-}
-
-impl<S, B> Service<Request<B>> for Recorded<S>
+impl<S> Service<Request<Incoming>> for Recorded<S>
 where
-    S: Service<Request<B>, Response = Answered, Error = Infallible>,
+    S: Service<Arrival, Response = Answered, Error = Infallible>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Recording<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let recording = About {
-            records: self.records.clone(),
-            started: Instant::now(),
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            request_id: request.headers().get(REQUEST_ID).cloned(),
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let started = Instant::now();
+        let (id, name) = if let Some(sent) = request.headers().get(REQUEST_ID) {
+            (None, Name::Sent(sent.clone()))
+        } else {
+            let given = self.recorder.ids.next();
+            (Some(given), Name::Given(given))
         };
-        Recording { inner: self.inner.call(request), about: recording }
+        let about =
+            About { recorder: Arc::clone(&self.recorder), started, target: Target::of(&request), name };
+        Recording { inner: self.inner.call(Arrival { request, id }), about }
     }
 }
 
 /// What of a request is needed when its response is there.
 #[derive(Debug)]
 struct About {
-    records: Records,
+    recorder: Arc<Recorder>,
     started: Instant,
-    method: Method,
-    uri: Uri,
-    request_id: Option<HeaderValue>,
+    target: Target,
+    name: Name,
+}
+
+#[derive(Debug)]
+enum Name {
+    Sent(HeaderValue),
+    Given(GivenId),
+}
+
+/// What was asked for.
+#[derive(Debug)]
+enum Target {
+    /// Of most requests it is known without a copy.
+    Endpoint(Endpoint),
+    Other(Box<(Method, Uri)>),
+}
+
+impl Target {
+    fn of<B>(request: &Request<B>) -> Self {
+        match Endpoint::of_path(request.uri().path()) {
+            Some(endpoint) if *request.method() == Method::POST => Self::Endpoint(endpoint),
+            _ => Self::Other(Box::new((request.method().clone(), request.uri().clone()))),
+        }
+    }
 }
 
 pin_project! {
-    /// See [`Records`].
+    /// See [`Recorded`].
     #[derive(Debug)]
     struct Recording<F> {
         #[pin]
@@ -170,17 +129,25 @@ impl<F: Future<Output = Result<Answered, Infallible>>> Future for Recording<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let recording = self.project();
         let Ok(Answered { response, outcome, asked }) = ready!(recording.inner.poll(cx));
-        let about = recording.about;
-        let exchange = Exchange {
-            method: &about.method,
-            path: about.uri.path(),
-            request_id: about.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
-            status: response.status(),
-            elapsed: about.started.elapsed(),
+        let About { recorder, started, target, name } = recording.about;
+        let (endpoint, method, path) = match target {
+            Target::Endpoint(endpoint) => (Some(*endpoint), &Method::POST, endpoint.path()),
+            Target::Other(other) => (None, &other.0, other.1.path()),
         };
-        about.records.metrics.record(&outcome, &exchange);
-        about.records.metrics.tell(&outcome, &exchange, asked.as_deref());
-        if about.records.log.load(Ordering::Relaxed) {
+        let exchange = Exchange {
+            endpoint,
+            method,
+            path,
+            request_id: match name {
+                Name::Sent(value) => RequestName::Sent(value.to_str().unwrap_or_default()),
+                Name::Given(id) => RequestName::Given(*id),
+            },
+            status: response.status(),
+            elapsed: started.elapsed(),
+        };
+        recorder.metrics.record(&outcome, &exchange);
+        recorder.metrics.tell(&outcome, &exchange, asked.as_deref());
+        if recorder.log.load(Ordering::Relaxed) {
             log_request(&outcome, &exchange);
         }
         Poll::Ready(Ok(response))

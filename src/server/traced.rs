@@ -12,48 +12,32 @@ use std::task::{Context, Poll, ready};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
+use hyper::service::Service;
 use opentelemetry::KeyValue;
 use pin_project_lite::pin_project;
-use tower::{Layer, Service};
 
 use crate::cache::outcome::Outcome;
-use crate::proxy::{Answered, route};
+use crate::proxy::{Answered, Arrival, route};
 use crate::trace::{Span, Trace, Tracer, cut};
 
 /// Traces requests; without a tracer it does nothing.
 #[derive(Debug, Clone)]
-pub(super) struct Traces(pub(super) Option<Tracer>);
-
-impl<S> Layer<S> for Traces {
-    type Service = Traced<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        Traced { tracer: self.0.clone(), inner }
-    }
-}
-
-/// See [`Traces`].
-#[derive(Debug, Clone)]
 pub(super) struct Traced<S> {
-    tracer: Option<Tracer>,
-    inner: S,
+    pub(super) tracer: Option<Tracer>,
+    pub(super) inner: S,
 }
 
-impl<S, B> Service<Request<B>> for Traced<S>
+impl<S> Service<Arrival> for Traced<S>
 where
-    S: Service<Request<B>, Response = Answered, Error = Infallible>,
+    S: Service<Arrival, Response = Answered, Error = Infallible>,
 {
     type Response = Answered;
     type Error = Infallible;
     type Future = Tracing<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let begun = self.tracer.as_ref().map(|tracer| begin(tracer, &request));
-        Tracing { inner: self.inner.call(request), begun }
+    fn call(&self, arrival: Arrival) -> Self::Future {
+        let begun = self.tracer.as_ref().map(|tracer| begin(tracer, &arrival.request));
+        Tracing { inner: self.inner.call(arrival), begun }
     }
 }
 
@@ -67,7 +51,7 @@ struct Begun {
 }
 
 pin_project! {
-    /// See [`Traces`].
+    /// See [`Traced`].
     #[derive(Debug)]
     pub(super) struct Tracing<F> {
         #[pin]

@@ -137,15 +137,21 @@ impl Key {
     }
 }
 
-impl fmt::Display for EntryId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl EntryId {
+    /// Writes it as 32 hexadecimal digits.
+    pub fn text<'a>(&self, out: &'a mut [u8; 32]) -> &'a str {
         let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
-        let mut text = [0; 32];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+        for (pair, byte) in out.chunks_exact_mut(2).zip(self.0) {
             pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
         }
         // Digits are text.
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        std::str::from_utf8(out).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text(&mut [0; 32]))
     }
 }
 

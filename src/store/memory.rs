@@ -64,6 +64,11 @@ impl Slot {
         Self { evidence: Mutex::new(evidence), ..self }
     }
 
+    /// Counts a hit.
+    pub(super) fn count_hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether the entry belongs to this partition, by this slot, and is still in the store.
     pub(super) fn is_in(&self, partition: &Partition) -> bool {
         self.home.as_ref() == Some(partition) && !self.unplaced.load(Ordering::Acquire) && !self.is_gone()

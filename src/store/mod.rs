@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use self::embedded::Embedded;
 use self::entry::{Candidate, Entry, EntryId, Key, Partition, Placed};
 use self::evidence::{Evidence, Observation};
+use self::memory::Slot;
 use self::redis::{Redis, RedisOptions};
 use crate::embed::Embedding;
 
@@ -76,6 +77,26 @@ impl Store {
         match self {
             Self::Embedded(store) => Ok(store.get(key)),
             Self::Redis(store) => store.get(key).await,
+        }
+    }
+
+    /// What [`Store::get`] would say at once; `None` where it would have to wait.
+    pub fn at_hand(&self, key: &Key) -> Option<AtHand> {
+        match self {
+            Self::Embedded(store) => {
+                let slot = store.slot(key);
+                Some(AtHand { entry: slot.as_ref().map(|slot| Arc::clone(&slot.entry)), slot })
+            }
+            Self::Redis(store) => store.at_hand(key).map(|entry| AtHand { entry: Some(entry), slot: None }),
+        }
+    }
+
+    /// Counts a hit of what was at hand, as [`Store::record_hit`] does.
+    pub fn record_hit_of(&self, found: &AtHand) {
+        match (&found.slot, &found.entry) {
+            (Some(slot), _) => slot.count_hit(),
+            (None, Some(entry)) => self.record_hit(&entry.key),
+            (None, None) => {}
         }
     }
 
@@ -299,6 +320,15 @@ impl Store {
             Self::Redis(store) => store.close().await,
         }
     }
+}
+
+/// What was found without a wait.
+#[derive(Debug)]
+pub struct AtHand {
+    /// The entry, if there is one.
+    pub entry: Option<Arc<Entry>>,
+    /// Where its hits are counted.
+    slot: Option<Arc<Slot>>,
 }
 
 /// The entry without room to spare, which a cache of many would pay for many times.

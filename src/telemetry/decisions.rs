@@ -202,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::cache::outcome::Forward;
+    use crate::telemetry::request_id::RequestName;
 
     #[tokio::test]
     async fn whoever_reads_slowly_loses_events_and_is_told_how_many() {
@@ -210,9 +211,10 @@ mod tests {
         let mut pieces = decisions.listen::<Infallible>().unwrap();
         assert!(decisions.are_wanted());
         let exchange = Exchange {
+            endpoint: Some(crate::dialect::Endpoint::OpenAiChat),
             method: &Method::POST,
             path: "/v1/chat/completions",
-            request_id: "",
+            request_id: RequestName::Sent(""),
             status: StatusCode::OK,
             elapsed: Duration::ZERO,
         };

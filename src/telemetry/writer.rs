@@ -10,6 +10,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::request_line::Stamp;
+
 /// How long lines are gathered before they are written.
 const GATHERING: Duration = Duration::from_millis(10);
 
@@ -32,6 +34,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Waiting {
     text: Vec<u8>,
+    stamp: Stamp,
     dropped: u64,
     closed: bool,
     finished: bool,
@@ -53,6 +56,22 @@ impl Lines {
         let shared = Arc::clone(&lines.0);
         std::thread::Builder::new().name("rejoinder-log".to_owned()).spawn(move || write(&shared, output))?;
         Ok((lines.clone(), Writing { lines }))
+    }
+}
+
+impl Lines {
+    /// Has a line written behind those that wait; `write` gets what remembers the time as text.
+    pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>, &mut Stamp)) {
+        let mut waiting = self.0.waiting.lock();
+        let Waiting { text, stamp, dropped, .. } = &mut *waiting;
+        let before = text.len();
+        write(text, stamp);
+        if text.len() > CAPACITY {
+            text.truncate(before);
+            *dropped += 1;
+        } else if before == 0 {
+            self.0.changed.notify_one();
+        }
     }
 }
 

@@ -78,6 +78,45 @@ async fn a_head_that_does_not_end_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn the_wait_for_the_next_head_begins_when_a_reply_is_through() {
+    let upstream = upstream().await;
+    let proxy =
+        proxy_with(&upstream, |config| config.timeouts.request_head = Duration::from_millis(300)).await;
+    let (path, body) = generating("one that takes long").remove(0);
+    let body = streamed(&body).to_string();
+    let request = |version| {
+        format!(
+            "POST {path} HTTP/{version}\r\nHost: h\r\nConnection: keep-alive\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let gate = Gate::new();
+    upstream.set_fault(Fault::none().gate_after(10, &gate));
+    let mut waiting = Vec::new();
+    for version in ["1.1", "1.0"] {
+        let mut client = Wire::open(proxy.address()).await;
+        client.send(request(version)).await;
+        client.head().await;
+        waiting.push(client);
+    }
+    // While a reply comes, the time of heads passes, for others.
+    for _ in 0..2 {
+        assert_eq!(exchange(proxy.address(), "G").await, "");
+    }
+    gate.open();
+    for client in waiting {
+        assert!(soon(client.rest()).await.contains("[DONE]"), "and the connection is closed in time");
+    }
+    // So it is behind a hit, and behind what passed through.
+    let mut client = Wire::open(proxy.address()).await;
+    client.send(request("1.1")).await;
+    assert!(soon(client.rest()).await.contains("detail=exact"));
+    client = Wire::open(proxy.address()).await;
+    client.send("GET /v1/models HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    assert!(soon(client.rest()).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
 async fn a_client_that_takes_nothing_is_given_up() {
     let (listener, url) = listener().await;
     let unused = upstream().await;

@@ -87,7 +87,11 @@ impl Embedded {
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Entry>> {
-        self.0.memory.get(key).map(|slot| Arc::clone(&slot.entry))
+        self.slot(key).map(|slot| Arc::clone(&slot.entry))
+    }
+
+    pub(super) fn slot(&self, key: &Key) -> Option<Arc<Slot>> {
+        self.0.memory.get(key)
     }
 
     pub(super) fn put(&self, entry: &Arc<Entry>, placed: Option<&Placed>) -> Result<(), StoreError> {
@@ -125,7 +129,7 @@ impl Embedded {
 
     pub(super) fn record_hit(&self, key: &Key) {
         if let Some(slot) = self.0.memory.get(key) {
-            slot.hits.fetch_add(1, Ordering::Relaxed);
+            slot.count_hit();
         }
     }
 

@@ -126,9 +126,14 @@ impl Core {
         Ok(None)
     }
 
+    /// The entry of a key, by the hot tier.
+    pub(super) fn at_hand(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.hot.get(key, self.link.is_up())
+    }
+
     /// The entry of a key, by the hot tier or Redis.
     pub(super) async fn get(&self, key: &Key) -> Result<Option<Arc<Entry>>, StoreError> {
-        if let Some(entry) = self.hot.get(key, self.link.is_up()) {
+        if let Some(entry) = self.at_hand(key) {
             return Ok(Some(entry));
         }
         let id = key.id();

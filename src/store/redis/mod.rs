@@ -225,6 +225,10 @@ impl Redis {
         self.0.core.get(key).await
     }
 
+    pub(super) fn at_hand(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.0.core.at_hand(key)
+    }
+
     /// Takes an entry in: at once in process, in Redis behind the request.
     pub(super) fn put(&self, entry: &Arc<Entry>, placed: Option<Placed>) -> Result<(), StoreError> {
         let core = &self.0.core;
