@@ -81,7 +81,7 @@ impl Model {
     fn load() -> Result<Self, DamagedModel> {
         let (words, mut reader) = Words::load()?;
         let positions = reader.vector(WINDOW * HIDDEN)?;
-        let encoder = Encoder::load(&mut reader, &Workspace::default().gemm)?;
+        let encoder = Encoder::load(&mut reader, &Workspace::default().products)?;
         reader.finish()?;
         Ok(Self { words, positions, encoder })
     }

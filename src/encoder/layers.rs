@@ -1,19 +1,20 @@
 //! BERT's layers: vectors of word pieces in, the same in their context out.
 //!
 //! Called by the embedder's and the verifier's models, which look pieces up before and read the result after. Plain
-//! BERT, one text at a time and therefore without padding and masks; the matrix products are rten-gemm's, weights
-//! packed for its kernels once at start. Written out rather than run by rten's graph runtime on the same kernels,
-//! which took 3.2 instead of 2.6 ms for 12 word pieces and 35 instead of 16 ms for 128 (least of 200, one core of a
-//! Zen 5 server).
+//! BERT, one text at a time and therefore without padding and masks; products with weights are [`super::product`]'s,
+//! those between pieces, in attention, rten-gemm's in float32. Written out rather than run by rten's graph runtime on
+//! the same kernels, which took 3.2 instead of 2.6 ms for 12 word pieces and 35 instead of 16 ms for 128, both in
+//! float32 (least of 200, one core of a Zen 5 server).
 //!
 //! Sources: Vaswani et al. 2017, "Attention is all you need"; Devlin et al. 2018, "BERT"; Reimers and Gurevych
 //! 2019, "Sentence-BERT" (mean pooling); Wang et al. 2020, "MiniLM".
 
-use rten_gemm::{BiasVector, GemmError, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
+use rten_gemm::{GemmError, GemmExecutor, GemmInputA, GemmInputB, GemmOptions};
 use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_tensor::{Matrix, NdTensorView};
 use rten_vecmath::{Gelu, Normalize, NormalizeOptions, Softmax, Sum, SumSquareSub};
 
+use super::product::{Dense, Onto, Products};
 use super::weights::{DamagedModel, HEADS, HIDDEN, INTERMEDIATE, LAYERS, Reader};
 
 const HEAD_WIDTH: usize = HIDDEN / HEADS;
@@ -52,12 +53,6 @@ struct Layer {
     contraction_norm: Norm,
 }
 
-/// A matrix product and what is added to it.
-pub struct Dense {
-    weights: PackedBMatrix<f32>,
-    bias: Vec<f32>,
-}
-
 /// Layer normalisation.
 struct Norm {
     scale: Vec<f32>,
@@ -67,8 +62,10 @@ struct Norm {
 /// What one thread infers with. Its buffers are kept from one inference to the next so that none allocates.
 #[derive(Default)]
 pub struct Workspace {
-    /// The kernel for this machine, the same in all threads and the one the weights were packed for.
-    pub gemm: GemmExecutor,
+    /// What multiplies with weights.
+    pub products: Products,
+    /// What multiplies in attention, where there are no weights.
+    gemm: GemmExecutor,
     /// A row of [`HIDDEN`] numbers for each piece.
     pub hidden: Vec<f32>,
     attention: Vec<f32>,
@@ -79,17 +76,17 @@ pub struct Workspace {
 }
 
 impl Encoder {
-    /// Widens the weights of a file and packs them for this machine's widest vector instructions.
-    pub fn load(reader: &mut Reader<'_>, gemm: &GemmExecutor) -> Result<Self, DamagedModel> {
+    /// Makes the weights of a file ready for this machine's kernel.
+    pub fn load(reader: &mut Reader<'_>, products: &Products) -> Result<Self, DamagedModel> {
         let norm = Norm::load(reader)?;
         let mut layers = Vec::with_capacity(LAYERS);
         for _ in 0..LAYERS {
             layers.push(Layer {
-                attention: Dense::load(reader, gemm, HIDDEN, 3 * HIDDEN)?,
-                projection: Dense::load(reader, gemm, HIDDEN, HIDDEN)?,
+                attention: Dense::load(reader, products, HIDDEN, 3 * HIDDEN)?,
+                projection: Dense::load(reader, products, HIDDEN, HIDDEN)?,
                 projection_norm: Norm::load(reader)?,
-                expansion: Dense::load(reader, gemm, HIDDEN, INTERMEDIATE)?,
-                contraction: Dense::load(reader, gemm, INTERMEDIATE, HIDDEN)?,
+                expansion: Dense::load(reader, products, HIDDEN, INTERMEDIATE)?,
+                contraction: Dense::load(reader, products, INTERMEDIATE, HIDDEN)?,
                 contraction_norm: Norm::load(reader)?,
             });
         }
@@ -108,14 +105,14 @@ impl Encoder {
 impl Layer {
     fn apply(&self, length: usize, work: &mut Workspace) -> Result<(), InferenceError> {
         resize(&mut work.attention, length * 3 * HIDDEN);
-        self.attention.apply(&work.gemm, &work.hidden, &mut work.attention, Onto::Nothing)?;
+        self.attention.apply(&mut work.products, &work.hidden, &mut work.attention, Onto::Nothing)?;
         attend(length, work)?;
-        self.projection.apply(&work.gemm, &work.context, &mut work.hidden, Onto::Output)?;
+        self.projection.apply(&mut work.products, &work.context, &mut work.hidden, Onto::Output)?;
         self.projection_norm.apply(&mut work.hidden);
         resize(&mut work.inner, length * INTERMEDIATE);
-        self.expansion.apply(&work.gemm, &work.hidden, &mut work.inner, Onto::Nothing)?;
+        self.expansion.apply(&mut work.products, &work.hidden, &mut work.inner, Onto::Nothing)?;
         Gelu {}.map_mut(&mut work.inner);
-        self.contraction.apply(&work.gemm, &work.inner, &mut work.hidden, Onto::Output)?;
+        self.contraction.apply(&mut work.products, &work.inner, &mut work.hidden, Onto::Output)?;
         self.contraction_norm.apply(&mut work.hidden);
         Ok(())
     }
@@ -156,52 +153,6 @@ fn attend(length: usize, work: &mut Workspace) -> Result<(), InferenceError> {
         }
     }
     Ok(())
-}
-
-/// What a product is added to, its bias apart.
-#[derive(Clone, Copy)]
-pub enum Onto {
-    /// Nothing: what was there does not matter.
-    Nothing,
-    /// What the output holds: the connection past the layer.
-    Output,
-}
-
-impl Dense {
-    /// The next matrix of a file, which maps rows of `inputs` numbers to rows of `outputs`, and its bias.
-    pub fn load(
-        reader: &mut Reader<'_>,
-        gemm: &GemmExecutor,
-        inputs: usize,
-        outputs: usize,
-    ) -> Result<Self, DamagedModel> {
-        let weights = reader.matrix(outputs, inputs)?.widen();
-        let weights =
-            matrix(&weights, outputs, inputs).map_err(|_| DamagedModel("a matrix has another size"))?;
-        Ok(Self { weights: gemm.prepack_b(weights.transposed()), bias: reader.vector(outputs)? })
-    }
-
-    /// Maps the rows of `input` to those of `output`.
-    pub fn apply(
-        &self,
-        gemm: &GemmExecutor,
-        input: &[f32],
-        output: &mut [f32],
-        onto: Onto,
-    ) -> Result<(), InferenceError> {
-        let inputs = self.weights.rows();
-        let beta = match onto {
-            Onto::Nothing => 0.0,
-            Onto::Output => 1.0,
-        };
-        gemm.gemm(
-            output,
-            GemmInputA::Unpacked(matrix(input, input.len() / inputs, inputs)?),
-            GemmInputB::Packed(&self.weights),
-            GemmOptions { beta, bias: Some(BiasVector::Row(&self.bias)), ..GemmOptions::default() },
-        )?;
-        Ok(())
-    }
 }
 
 impl Norm {

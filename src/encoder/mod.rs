@@ -5,6 +5,7 @@
 //! what a result is for.
 
 pub mod layers;
+pub mod product;
 pub mod threads;
 pub mod weights;
 pub mod wordpiece;

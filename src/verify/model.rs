@@ -7,7 +7,8 @@ use rten_simd::SimdUnaryOp;
 use rten_vecmath::Gelu;
 
 use super::pair::{KINDS, PairPieces, PieceKind};
-use crate::encoder::layers::{Dense, Encoder, InferenceError, Onto, Workspace, resize};
+use crate::encoder::layers::{Encoder, InferenceError, Workspace, resize};
+use crate::encoder::product::{Dense, Onto};
 use crate::encoder::weights::{DamagedModel, HIDDEN, Reader};
 use crate::encoder::wordpiece::WINDOW;
 use crate::encoder::words::Words;
@@ -30,16 +31,16 @@ pub struct Model {
 }
 
 impl Model {
-    /// Widens the weights inside the program.
+    /// Makes the weights inside the program ready.
     pub fn load() -> Result<Self, DamagedModel> {
         let mut reader = Reader::new(WEIGHTS, MAGIC)?;
-        let gemm = Workspace::default().gemm;
+        let products = Workspace::default().products;
         let model = Self {
             words: Words::load()?.0,
             positions: reader.vector(WINDOW * HIDDEN)?,
             kinds: reader.vector(KINDS * HIDDEN)?,
-            encoder: Encoder::load(&mut reader, &gemm)?,
-            summary: Dense::load(&mut reader, &gemm, 3 * HIDDEN, HIDDEN)?,
+            encoder: Encoder::load(&mut reader, &products)?,
+            summary: Dense::load(&mut reader, &products, 3 * HIDDEN, HIDDEN)?,
             decision: reader.vector(HIDDEN)?,
             bias: reader.vector(1)?.iter().sum(),
         };
@@ -53,7 +54,7 @@ impl Model {
         self.encoder.apply(pair.ids.len(), work)?;
         let seen = seen(pair, &work.hidden);
         let mut summary = vec![0.0; HIDDEN];
-        self.summary.apply(&work.gemm, &seen, &mut summary, Onto::Nothing)?;
+        self.summary.apply(&mut work.products, &seen, &mut summary, Onto::Nothing)?;
         Gelu {}.map_mut(&mut summary);
         Ok(self.bias + summary.iter().zip(&self.decision).map(|(value, weight)| value * weight).sum::<f32>())
     }
