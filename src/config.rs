@@ -35,7 +35,7 @@ pub use tables::{Admin, Ask, CacheSettings, Embedding, Limits, Log, Redis, Timeo
 pub use telemetry::{Otlp, OtlpProtocol, Telemetry};
 pub use units::Bytes;
 pub(crate) use units::parse_duration;
-pub use upstreams::{ApiKeyHeader, ModelPattern, Upstream, UpstreamTimeouts, Upstreams};
+pub use upstreams::{ApiKeyHeader, Upstream, UpstreamTimeouts, Upstreams};
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ pub mod eval;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod model_pattern;
 pub mod models;
 pub mod proxy;
 pub mod rate;

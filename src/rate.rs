@@ -2,13 +2,13 @@
 //!
 //! Called by whatever measures: `eval` over labelled pairs, `cache` over live traffic. Knows neither.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The standard normal quantile of a two-sided interval of 95 %.
 pub(crate) const Z: f64 = 1.959_963_984_540_054;
 
 /// A share with its interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// How many of them.
     pub count: u32,

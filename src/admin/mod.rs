@@ -10,7 +10,7 @@ pub mod overview;
 mod readiness;
 mod routes;
 mod transfer;
-mod trials;
+pub(crate) mod trials;
 
 use std::convert::Infallible;
 use std::future::Future;

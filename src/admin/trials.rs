@@ -1,7 +1,9 @@
 //! `/observations`, `/verified`, `/audits` and `/near-misses`: what stored replies on trial have shown.
+//!
+//! Called by `admin`, which answers with these documents, and by `rejoinder stats`, which reads them.
 
 use http::{Response, StatusCode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Answer, Refusal, json_response};
@@ -16,16 +18,16 @@ use crate::rate::{Rate, rounded};
 const PAGE: usize = 50;
 
 /// The body of `GET /observations`.
-#[derive(Debug, Serialize)]
-struct Observations {
-    mode: &'static str,
-    similarity_threshold: f64,
-    min_confidence: f64,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Observations {
+    mode: String,
+    pub(crate) similarity_threshold: f64,
+    pub(crate) min_confidence: f64,
     /// The embedder's name; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     embedder: Option<String>,
     #[serde(flatten)]
-    report: ObservationReport,
+    pub(crate) report: ObservationReport,
 }
 
 /// The mode's name, as the configuration has it.
@@ -42,7 +44,7 @@ pub(super) fn observations(cache: &Cache) -> Response<Body> {
     let trials = cache.trials();
     let floors = trials.floors();
     let body = Observations {
-        mode: mode(trials),
+        mode: mode(trials).to_owned(),
         similarity_threshold: rounded(f64::from(floors.similarity)),
         min_confidence: rounded(f64::from(floors.confidence)),
         embedder: cache.embedder().map(|embedder| embedder.name().to_owned()),
@@ -52,20 +54,20 @@ pub(super) fn observations(cache: &Cache) -> Response<Body> {
 }
 
 /// The body of `GET /verified`; all zeros where the mode is another.
-#[derive(Debug, Default, Serialize)]
-struct Verified {
-    active: bool,
-    max_error: f64,
-    confidence: f64,
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Verified {
+    pub(crate) active: bool,
+    pub(crate) max_error: f64,
+    pub(crate) confidence: f64,
     comparison_error: f64,
     /// The least trust that is served.
-    least_trust: Option<f64>,
-    setbacks: u32,
-    served: u64,
-    explored: u64,
-    same: u64,
-    different: u64,
-    unclear: u64,
+    pub(crate) least_trust: Option<f64>,
+    pub(crate) setbacks: u32,
+    pub(crate) served: u64,
+    pub(crate) explored: u64,
+    pub(crate) same: u64,
+    pub(crate) different: u64,
+    pub(crate) unclear: u64,
     comparisons_dropped: u64,
 }
 
@@ -95,16 +97,16 @@ pub(super) fn verified(trials: &Trials) -> Response<Body> {
 }
 
 /// The body of `GET /audits`.
-#[derive(Debug, Serialize)]
-struct Audits {
-    audit_share: f64,
-    audited: u64,
-    same: u64,
-    different: u64,
-    unclear: u64,
-    skipped: u64,
-    poisoned: u64,
-    false_hit_rate: Rate,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Audits {
+    pub(crate) audit_share: f64,
+    pub(crate) audited: u64,
+    pub(crate) same: u64,
+    pub(crate) different: u64,
+    pub(crate) unclear: u64,
+    pub(crate) skipped: u64,
+    pub(crate) poisoned: u64,
+    pub(crate) false_hit_rate: Rate,
     false_hit_rate_if_unclear_is_wrong: Rate,
 }
 

@@ -8,7 +8,7 @@ mod by_basis;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use by_basis::ByBasis;
 pub use by_basis::{ComparedByBasis, Step};
@@ -22,7 +22,7 @@ use crate::rate::{Rate, rounded};
 const BINS: usize = 100;
 
 /// Candidates of one kind, and how those that were compared came out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Stored replies that were found.
     pub found: u64,
@@ -215,7 +215,7 @@ fn bin(confidence: f32) -> usize {
 }
 
 /// The document of `GET /observations`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ObservationReport {
     /// Since when it is counted, RFC 3339.
     pub since: String,
@@ -234,7 +234,7 @@ pub struct ObservationReport {
 }
 
 /// What would be served at one operating point.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OperatingPoint {
     /// The least confidence; absent for the exact layer, which needs none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,6 +13,9 @@ use serde_json::Value;
 use super::admin_client::{AdminClient, AdminError, AdminFlags, harmless, print, wait};
 use super::watch::Watch;
 use super::{environment, failed};
+use crate::admin::trials::{Audits, Observations, Verified};
+use crate::cache::observations::{ObservationReport, OperatingPoint, Tally};
+use crate::rate::Rate;
 
 /// Models in the table for people.
 const MODELS: usize = 10;
@@ -138,70 +141,6 @@ struct ModelSaved {
     money: Option<BTreeMap<String, f64>>,
 }
 
-/// A share with its interval.
-#[derive(Debug, Clone, Copy, Deserialize)]
-struct Rate {
-    count: u32,
-    of: u32,
-    value: Option<f64>,
-    low: f64,
-    high: f64,
-}
-
-/// What is read of an operating point.
-#[derive(Debug, Clone, Deserialize)]
-struct Point {
-    #[serde(default)]
-    min_confidence: Option<f64>,
-    found: u64,
-    same: u64,
-    different: u64,
-    unclear: u64,
-    hit_rate: Rate,
-    error: Rate,
-}
-
-/// What is read of `GET /observations`.
-#[derive(Debug, Deserialize)]
-struct Observations {
-    since: String,
-    requests: u64,
-    comparisons_dropped: u64,
-    similarity_threshold: f64,
-    min_confidence: f64,
-    exact: Point,
-    semantic: Point,
-    semantic_points: Vec<Point>,
-}
-
-/// What is read of `GET /verified`.
-#[derive(Debug, Deserialize)]
-struct Verified {
-    active: bool,
-    max_error: f64,
-    confidence: f64,
-    least_trust: Option<f64>,
-    setbacks: u32,
-    served: u64,
-    explored: u64,
-    same: u64,
-    different: u64,
-    unclear: u64,
-}
-
-/// What is read of `GET /audits`.
-#[derive(Debug, Deserialize)]
-struct Audits {
-    audit_share: f64,
-    audited: u64,
-    same: u64,
-    different: u64,
-    unclear: u64,
-    skipped: u64,
-    poisoned: u64,
-    false_hit_rate: Rate,
-}
-
 impl Report {
     fn text(&self) -> anyhow::Result<String> {
         let read = "the proxy is of another version than this command";
@@ -211,17 +150,17 @@ impl Report {
         let verified: Verified = serde_json::from_value(self.verified.clone()).context(read)?;
         let mut text = String::new();
         counters.write(&mut text)?;
-        if observations.requests > 0 {
+        if observations.report.requests > 0 {
             text.push('\n');
-            observations.write(&mut text)?;
+            write_observations(&mut text, &observations)?;
         }
         if verified.active {
             text.push('\n');
-            verified.write(&mut text)?;
+            write_verified(&mut text, &verified)?;
         }
         if audits.audited + audits.skipped > 0 || audits.audit_share > 0.0 {
             text.push('\n');
-            audits.write(&mut text)?;
+            write_audits(&mut text, &audits)?;
         }
         Ok(text)
     }
@@ -311,65 +250,59 @@ fn amounts(money: &BTreeMap<String, f64>) -> Option<String> {
     (!all.is_empty()).then(|| all.join(" + "))
 }
 
-impl Observations {
-    fn write(&self, text: &mut String) -> std::fmt::Result {
-        let Self { since, requests, comparisons_dropped, .. } = self;
-        writeln!(text, "observed since {since}: {requests} requests, served from upstream and compared")?;
-        writeln!(text, "{:<34}{:>24}{:>24}  same/different/unclear", "", "hit rate", "error")?;
-        line(text, "exact (upstream's own)", &self.exact)?;
-        let configured =
-            format!("semantic as configured ({}/{})", self.similarity_threshold, self.min_confidence);
-        line(text, &configured, &self.semantic)?;
-        for point in &self.semantic_points {
-            // The document has every step of 0.01; every tenth of those that somebody would choose is enough here.
-            let Some(floor) = point.min_confidence.filter(|floor| *floor >= 0.5) else { continue };
-            let twentieths = floor * 20.0;
-            if point.found > 0 && (twentieths - twentieths.round()).abs() < 1e-6 {
-                line(text, &format!("semantic, confidence {floor:.2}"), point)?;
-            }
+fn write_observations(text: &mut String, observations: &Observations) -> std::fmt::Result {
+    let Observations { similarity_threshold, min_confidence, report, .. } = observations;
+    let ObservationReport { since, requests, comparisons_dropped, .. } = report;
+    writeln!(text, "observed since {since}: {requests} requests, served from upstream and compared")?;
+    writeln!(text, "{:<34}{:>24}{:>24}  same/different/unclear", "", "hit rate", "error")?;
+    line(text, "exact (upstream's own)", &report.exact)?;
+    let configured = format!("semantic as configured ({similarity_threshold}/{min_confidence})");
+    line(text, &configured, &report.semantic)?;
+    for point in &report.semantic_points {
+        // The document has every step of 0.01; every tenth of those that somebody would choose is enough here.
+        let Some(floor) = point.min_confidence.filter(|floor| *floor >= 0.5) else { continue };
+        let twentieths = floor * 20.0;
+        if point.tally.found > 0 && (twentieths - twentieths.round()).abs() < 1e-6 {
+            line(text, &format!("semantic, confidence {floor:.2}"), point)?;
         }
-        if *comparisons_dropped > 0 {
-            writeln!(text, "{comparisons_dropped} were not compared, since too many waited")?;
-        }
-        Ok(())
     }
+    if *comparisons_dropped > 0 {
+        writeln!(text, "{comparisons_dropped} were not compared, since too many waited")?;
+    }
+    Ok(())
 }
 
-impl Verified {
-    fn write(&self, text: &mut String) -> std::fmt::Result {
-        let Self { served, explored, same, different, unclear, setbacks, .. } = self;
-        let (error, confidence) = (percent(self.max_error), percent(self.confidence));
-        writeln!(text, "verified: at most {error} wrong, with a confidence of {confidence}")?;
-        writeln!(text, "  served            {served}")?;
-        writeln!(text, "  explored          {explored}")?;
-        writeln!(text, "  same/different/unclear  {same}/{different}/{unclear}")?;
-        match self.least_trust {
-            Some(trust) => writeln!(text, "  served from a trust of  {trust:.3}")?,
-            None => writeln!(text, "  nothing is served by meaning yet: too little is known")?,
-        }
-        if *setbacks > 0 {
-            writeln!(text, "  trust taken back  {setbacks}")?;
-        }
-        Ok(())
+fn write_verified(text: &mut String, verified: &Verified) -> std::fmt::Result {
+    let Verified { served, explored, same, different, unclear, setbacks, .. } = verified;
+    let (error, confidence) = (percent(verified.max_error), percent(verified.confidence));
+    writeln!(text, "verified: at most {error} wrong, with a confidence of {confidence}")?;
+    writeln!(text, "  served            {served}")?;
+    writeln!(text, "  explored          {explored}")?;
+    writeln!(text, "  same/different/unclear  {same}/{different}/{unclear}")?;
+    match verified.least_trust {
+        Some(trust) => writeln!(text, "  served from a trust of  {trust:.3}")?,
+        None => writeln!(text, "  nothing is served by meaning yet: too little is known")?,
     }
+    if *setbacks > 0 {
+        writeln!(text, "  trust taken back  {setbacks}")?;
+    }
+    Ok(())
 }
 
-impl Audits {
-    fn write(&self, text: &mut String) -> std::fmt::Result {
-        let Self { audited, same, different, unclear, skipped, poisoned, .. } = self;
-        writeln!(text, "audited hits        {audited} ({} of all drawn)", percent(self.audit_share))?;
-        writeln!(text, "  same/different/unclear  {same}/{different}/{unclear}")?;
-        writeln!(text, "  false-hit rate    {}", shown(&self.false_hit_rate))?;
-        writeln!(text, "  entries not served again  {poisoned}")?;
-        if *skipped > 0 {
-            writeln!(text, "  skipped for want of room  {skipped}")?;
-        }
-        Ok(())
+fn write_audits(text: &mut String, audits: &Audits) -> std::fmt::Result {
+    let Audits { audited, same, different, unclear, skipped, poisoned, .. } = audits;
+    writeln!(text, "audited hits        {audited} ({} of all drawn)", percent(audits.audit_share))?;
+    writeln!(text, "  same/different/unclear  {same}/{different}/{unclear}")?;
+    writeln!(text, "  false-hit rate    {}", shown(&audits.false_hit_rate))?;
+    writeln!(text, "  entries not served again  {poisoned}")?;
+    if *skipped > 0 {
+        writeln!(text, "  skipped for want of room  {skipped}")?;
     }
+    Ok(())
 }
 
-fn line(text: &mut String, name: &str, point: &Point) -> std::fmt::Result {
-    let Point { same, different, unclear, hit_rate, error, .. } = point;
+fn line(text: &mut String, name: &str, point: &OperatingPoint) -> std::fmt::Result {
+    let OperatingPoint { tally: Tally { same, different, unclear, .. }, hit_rate, error, .. } = point;
     let (hit_rate, error) = (shown(hit_rate), shown(error));
     writeln!(text, "{name:<34}{hit_rate:>24}{error:>24}  {same}/{different}/{unclear}")
 }

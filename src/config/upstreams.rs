@@ -3,8 +3,6 @@
 //! In the file either `upstream = "http://…"`, or `[[upstream]]` tables. A table with `models` takes the requests for
 //! these; the one without is the default, which takes all others.
 
-mod pattern;
-
 use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -20,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::file::Source;
 use super::validation::url_problem;
 use super::{ConfigError, Environment, Place, Secret, units};
-pub use pattern::ModelPattern;
+use crate::model_pattern::ModelPattern;
 
 /// The default place of Ollama.
 pub(super) const UPSTREAM: &str = "http://127.0.0.1:11434";

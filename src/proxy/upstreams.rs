@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use super::upstream::{Upstream, UpstreamUrlError};
-use crate::config::{Config, ModelPattern};
+use crate::config::Config;
 use crate::dialect::model::model_of;
+use crate::model_pattern::ModelPattern;
 
 /// Every upstream of the configuration.
 #[derive(Debug)]

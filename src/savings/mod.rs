@@ -260,8 +260,13 @@ fn add_amount(bits: &AtomicU64, amount: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model_pattern::ModelPattern;
 
     const USAGE: Usage = Usage { input: 1_000_000, output: 500_000, cached: 0, reasoning: 0 };
+
+    fn pattern(text: &str) -> ModelPattern {
+        ModelPattern::new(text.to_owned()).unwrap()
+    }
 
     fn price(input: f64, currency: &str) -> Price {
         Price { input, cached_input: None, output: 2.0, currency: Currency::new(currency).unwrap() }
@@ -273,7 +278,7 @@ mod tests {
 
     #[test]
     fn however_many_names_there_are_few_are_told_apart_and_configured_ones_first() {
-        let prices: Prices = [("priced".to_owned(), price(1.0, "USD"))].into_iter().collect();
+        let prices: Prices = [(pattern("priced"), price(1.0, "USD"))].into_iter().collect();
         let ledger = Ledger::new(prices, ["configured"]);
         for number in 0..10_000 {
             hit(&ledger, &format!("name {number}\"}}\n"), Some(USAGE));
@@ -292,7 +297,7 @@ mod tests {
 
     #[test]
     fn what_is_not_told_apart_is_priced_all_the_same() {
-        let prices: Prices = [("dear*".to_owned(), price(3.0, "EUR"))].into_iter().collect();
+        let prices: Prices = [(pattern("dear*"), price(3.0, "EUR"))].into_iter().collect();
         let ledger = Ledger::new(prices, []);
         for number in 0..MODELS {
             hit(&ledger, &format!("m{number}"), None);

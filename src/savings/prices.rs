@@ -10,6 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::dialect::Usage;
+use crate::model_pattern::ModelPattern;
 
 /// Tokens that a price is for.
 const TOKENS: f64 = 1_000_000.0;
@@ -42,11 +43,11 @@ pub struct Price {
     pub currency: Currency,
 }
 
-/// The prices of models by patterns of their names, in which `*` is any text. An exact name comes before a pattern,
-/// then the pattern with the most other characters, then the first by alphabet.
+/// The prices of models by patterns of their names. An exact name comes before a pattern, then the pattern with the most
+/// characters besides `*` and `?`, then the first by alphabet.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Prices(BTreeMap<String, Price>);
+pub struct Prices(BTreeMap<ModelPattern, Price>);
 
 impl Currency {
     /// The code; `None` where the text is not three capital letters.
@@ -124,9 +125,9 @@ impl Prices {
         }
         let mut best: Option<(usize, Price)> = None;
         for (pattern, price) in &self.0 {
-            let literal = pattern.bytes().filter(|byte| *byte != b'*').count();
-            if best.is_none_or(|(most, _)| literal > most) && matches(pattern, model) {
-                best = Some((literal, *price));
+            let literals = pattern.literals();
+            if best.is_none_or(|(most, _)| literals > most) && pattern.matches(model) {
+                best = Some((literals, *price));
             }
         }
         best.map(|(_, price)| price)
@@ -134,7 +135,7 @@ impl Prices {
 
     /// The names among the patterns, which stand for one model each.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str).filter(|pattern| !pattern.contains('*'))
+        self.0.keys().filter(|pattern| pattern.is_name()).map(ModelPattern::as_str)
     }
 
     /// Whether there are none.
@@ -143,15 +144,15 @@ impl Prices {
     }
 }
 
-impl FromIterator<(String, Price)> for Prices {
-    fn from_iter<T: IntoIterator<Item = (String, Price)>>(prices: T) -> Self {
+impl FromIterator<(ModelPattern, Price)> for Prices {
+    fn from_iter<T: IntoIterator<Item = (ModelPattern, Price)>>(prices: T) -> Self {
         Self(prices.into_iter().collect())
     }
 }
 
 impl<'de> Deserialize<'de> for Prices {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let prices = BTreeMap::<String, Price>::deserialize(deserializer)?;
+        let prices = BTreeMap::<ModelPattern, Price>::deserialize(deserializer)?;
         if prices.len() > MOST_PATTERNS {
             return Err(D::Error::custom(format!("there may be {MOST_PATTERNS} prices at most")));
         }
@@ -165,19 +166,6 @@ impl<'de> Deserialize<'de> for Prices {
     }
 }
 
-/// Whether a name is what a pattern says. `*` is any text, also none; all else is itself.
-pub fn matches(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut name) = name.strip_prefix(first) else { return false };
-    let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
-    // The leftmost place of each piece leaves the most to those that follow.
-    for piece in middle.split('*') {
-        let Some(at) = name.find(piece) else { return false };
-        name = name.get(at + piece.len()..).unwrap_or_default();
-    }
-    name.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,44 +175,22 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_any_text() {
-        for (pattern, name) in [
-            ("*", ""),
-            ("*", "anything"),
-            ("gpt-4o", "gpt-4o"),
-            ("gpt-4o*", "gpt-4o"),
-            ("gpt-4o*", "gpt-4o-mini"),
-            ("*:8b", "llama3.1:8b"),
-            ("a*b*c", "abbc"),
-            ("a**c", "ac"),
-            ("*größe*", "die größe da"),
-        ] {
-            assert!(matches(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in [
-            ("", "a"),
-            ("gpt-4o", "gpt-4o-mini"),
-            ("gpt-4o*", "xgpt-4o"),
-            ("*:8b", "llama3.1:8b-q4"),
-            ("aa*a", "aa"),
-            ("a*b*c", "acb"),
-        ] {
-            assert!(!matches(pattern, name), "{pattern} {name}");
-        }
-    }
-
-    #[test]
     fn the_closest_pattern_prices_a_model() {
         let prices = prices(
             "'*' = {input = 1, output = 1}\n\
              'gpt-4o*' = {input = 2, output = 2}\n\
              'gpt-4o-mini*' = {input = 3, output = 3}\n\
-             'gpt-4o-mini' = {input = 4, output = 4}",
+             'gpt-4o-mini' = {input = 4, output = 4}\n\
+             'o?' = {input = 5, output = 5}",
         )
         .unwrap();
-        for (model, input) in
-            [("llama3.2", 1.0), ("gpt-4o", 2.0), ("gpt-4o-mini-2024-07-18", 3.0), ("gpt-4o-mini", 4.0)]
-        {
+        for (model, input) in [
+            ("llama3.2", 1.0),
+            ("gpt-4o", 2.0),
+            ("gpt-4o-mini-2024-07-18", 3.0),
+            ("gpt-4o-mini", 4.0),
+            ("o1", 5.0),
+        ] {
             assert_eq!(prices.of(model).map(|price| price.input), Some(input), "{model}");
         }
         assert_eq!(Prices::default().of("gpt-4o"), None);
@@ -249,6 +215,7 @@ mod tests {
             ("m = {input = 1}", "output"),
             ("m = {input = 1, output = 1, currency = 'usd'}", "three capital letters"),
             ("m = {input = 1, output = 1, cached = 1}", "cached"),
+            ("'' = {input = 1, output = 1}", "empty pattern"),
         ] {
             let error = prices(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");

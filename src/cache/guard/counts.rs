@@ -5,6 +5,7 @@
 use super::number::{self, Amount, Part};
 use super::prepare::{NumberKind, Piece, amount};
 use super::scan::Kind;
+use super::shape::MONTHS;
 
 /// Joins number words, and reads what follows a number as part of it where it is (`10 a.m.`, `half an hour`).
 pub(super) fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
@@ -115,36 +116,17 @@ fn kind_of(amount: &Amount) -> NumberKind {
     }
 }
 
-const MONTHS: &[&str] = &[
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-    "jan",
-    "feb",
-    "mar",
-    "apr",
-    "jun",
-    "jul",
-    "aug",
-    "sep",
-    "sept",
-    "oct",
-    "nov",
-    "dec",
-];
+/// Months cut short.
+const SHORT_MONTHS: &[&str] =
+    &["jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"];
+
+fn is_month(word: &str) -> bool {
+    MONTHS.contains(&word) || SHORT_MONTHS.contains(&word)
+}
 
 /// A day of a month counts the same as an ordinal or not; `second` behind a number is a unit of time.
 pub(super) fn ordinals(mut pieces: Vec<Piece>) -> Vec<Piece> {
-    let month = |piece: Option<&Piece>| piece.is_some_and(|piece| MONTHS.contains(&piece.text.as_str()));
+    let month = |piece: Option<&Piece>| piece.is_some_and(|piece| is_month(&piece.text));
     let dated: Vec<bool> = (0..pieces.len())
         .map(|at| {
             let before = at.checked_sub(1).and_then(|before| pieces.get(before));

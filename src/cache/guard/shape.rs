@@ -85,7 +85,7 @@ pub(super) fn iso_date(core: &str) -> Option<(&str, &'static str, &str)> {
 }
 
 /// The months in full.
-const MONTHS: &[&str] = &[
+pub(super) const MONTHS: [&str; 12] = [
     "january",
     "february",
     "march",
