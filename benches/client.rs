@@ -5,7 +5,8 @@
 //! client latency REQUEST COUNT NAME=ADDRESS…   COUNT requests to each address, in turns; prints a line for each
 //!                                              reply: name, ns to the body's first byte, ns to its last, status,
 //!                                              Cache-Status
-//! client fill REQUEST COUNT CONNECTIONS ADDRESS   COUNT requests at full speed; prints how many failed, then ns
+//! client fill REQUEST COUNT CONNECTIONS ADDRESS   COUNT requests at full speed; prints how many failed, ns, and
+//!                                                 the first of their numbers
 //! ```
 //!
 //! REQUEST is a file: `METHOD PATH`, then one body a line (none: no body), taken in turns. `{n}` in a body becomes
@@ -136,7 +137,7 @@ fn fill(requests: &Requests, count: usize, connections: usize, address: SocketAd
         }
         anyhow::Ok(failed)
     })?;
-    println!("{failed} {}", started.elapsed().as_nanos());
+    println!("{failed} {} {}", started.elapsed().as_nanos(), requests.first_number);
     Ok(())
 }
 

@@ -80,7 +80,8 @@ class Program:
         self.wait_until_ready(ready)
 
     def wait_until_ready(self, path):
-        for _ in range(2000):
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
             if self.process.poll() is not None:
                 raise BenchError(f"{self.name} ended at once; BENCH_STDERR=1 shows why")
             try:
@@ -124,6 +125,11 @@ class Program:
             kib += sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
         return kib / 1024
 
+    def peak_mib(self):
+        """The most that was resident so far (VmHWM), of the process alone."""
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
@@ -137,6 +143,22 @@ class Program:
     @classmethod
     def stop_all(cls):
         for program in list(reversed(cls.running)):
+            program.stop()
+
+
+class Together:
+    """Programs under test as one: the load is spread over them."""
+
+    def __init__(self, programs):
+        self.programs = programs
+        self.name = programs[0].name
+        self.port = programs[0].port
+
+    def cpu_seconds(self):
+        return sum(program.cpu_seconds() for program in self.programs)
+
+    def stop(self):
+        for program in self.programs:
             program.stop()
 
 
@@ -204,18 +226,23 @@ class Load:
     def per_cpu_second(self):
         return self.requests / self.cpu_seconds
 
+    @property
+    def cpu_per_1000(self):
+        return 1000 * self.cpu_seconds / self.requests
 
-def load(program, upstream, cores, path, body, seconds, connections=32, beside=None):
-    """Runs wrk against a program, which may have another to help it."""
+
+def load(program, upstream, cores, path, body, seconds, connections=32, beside=None, numbers=None):
+    """Runs wrk against a program, which may have another to help it; `numbers` (the first, how many) as in post.lua."""
     lua = Path(__file__).with_name("post.lua")
-    command = ["taskset", "-c", str(cores[1]), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s"]
-    command += ["-s", str(lua), f"http://127.0.0.1:{program.port}{path}"]
+    ports = [one.port for one in getattr(program, "programs", [program])]
+    settings = {"BODY": str(body), "PORTS": " ".join(map(str, ports))}
+    settings |= {"NUMBERS": " ".join(map(str, numbers))} if numbers else {}
+    command = ["taskset", "-c", str(cores[1]), "wrk", f"-t{len(ports)}", f"-c{connections}", f"-d{seconds}s"]
+    command += ["--timeout", "30s", "-s", str(lua), f"http://127.0.0.1:{program.port}{path}"]
     beside_seconds = beside.cpu_seconds if beside else lambda: 0.0
     before = program.cpu_seconds(), upstream.cpu_seconds(), busy_seconds(cores), os.times(), beside_seconds()
     started = time.monotonic()
-    run = subprocess.run(
-        command, check=True, capture_output=True, text=True, env={**os.environ, "BODY": str(body)}
-    )
+    run = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **settings})
     wall = time.monotonic() - started
     after = program.cpu_seconds(), upstream.cpu_seconds(), busy_seconds(cores), os.times(), beside_seconds()
     line = next((line for line in run.stdout.splitlines() if line.startswith("RESULT ")), None)

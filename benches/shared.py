@@ -20,9 +20,9 @@ def start_redis(bench):
     return Redis(bench.cores[1], bench.folder)
 
 
-def measured(bench, *arguments):
-    """What benches/shared.rs prints, by name."""
-    command = ["taskset", "-c", str(bench.cores[0]), bench.binaries["shared"], *map(str, arguments)]
+def measured(bench, *arguments, program="shared"):
+    """What benches/shared.rs, or another, prints, by name."""
+    command = ["taskset", "-c", str(bench.cores[0]), bench.binaries[program], *map(str, arguments)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     figures = dict(line.split("\t") for line in printed.splitlines())
     say("; ".join(f"{name} {value}" for name, value in figures.items()))

@@ -2,7 +2,7 @@
 //! the Redis, runs this against it and reads what it prints: a figure a line, its name, a tab, its value.
 //!
 //! ```text
-//! shared fill URL SCOPES ENTRIES             stores entries with embeddings, evenly over scopes
+//! shared fill URL SCOPES ENTRIES [plain]     stores entries with embeddings (plain: without), evenly over scopes
 //! shared search URL SCOPES ENTRIES ROUNDS    a replica that starts finds them: how soon, how fast, in how much memory
 //! shared crowded URL ENTRIES MIB             stores into one scope, of which a replica has room for a part
 //! shared visible URL COUNT AT_ONCE           entries stored, replaced and removed by one replica, looked for by another
@@ -60,7 +60,8 @@ fn run(arguments: &[String]) -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     runtime.block_on(async {
         match arguments.as_slice() {
-            ["fill", url, scopes, entries] => fill(url, Layout::read(scopes, entries)?).await,
+            ["fill", url, scopes, entries] => fill(url, Layout::read(scopes, entries)?, true).await,
+            ["fill", url, scopes, entries, "plain"] => fill(url, Layout::read(scopes, entries)?, false).await,
             ["search", url, scopes, entries, rounds] => {
                 search(url, Layout::read(scopes, entries)?, rounds.parse()?).await
             }
@@ -149,7 +150,7 @@ fn print_times(name: &str, times: &mut [Duration]) {
 // Filling
 
 /// Stores all entries by several replicas, none of which keeps any itself.
-async fn fill(url: &str, layout: Layout) -> Result<()> {
+async fn fill(url: &str, layout: Layout, embedded: bool) -> Result<()> {
     let started = Instant::now();
     let fillers = (0..FILLERS).map(|first| {
         let options = options(url)
@@ -160,7 +161,7 @@ async fn fill(url: &str, layout: Layout) -> Result<()> {
                 command_timeout: Duration::from_secs(10),
                 ..options
             });
-        tokio::spawn(async move { fill_part(Store::connect(options?).await?, layout, first).await })
+        tokio::spawn(async move { fill_part(Store::connect(options?).await?, layout, first, embedded).await })
     });
     for filler in fillers.collect::<Vec<_>>() {
         filler.await??;
@@ -169,11 +170,12 @@ async fn fill(url: &str, layout: Layout) -> Result<()> {
     Ok(())
 }
 
-async fn fill_part(store: Store, layout: Layout, first: u64) -> Result<()> {
+async fn fill_part(store: Store, layout: Layout, first: u64, embedded: bool) -> Result<()> {
     let numbers: Vec<_> = (first..layout.entries).step_by(usize::try_from(FILLERS)?).collect();
     for batch in numbers.chunks(BATCH) {
         for &number in batch {
-            store.put(layout.entry(number), Some(layout.placed(number)?)).await?;
+            let placed = if embedded { Some(layout.placed(number)?) } else { None };
+            store.put(layout.entry(number), placed).await?;
         }
         store.flush().await?;
     }
