@@ -10,6 +10,11 @@
 //! Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 //! Inference".
 
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined into a function for certain instructions is compiled for none of them"
+)]
+
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_simd::ops::{BitOps, FloatOps, IntOps, NarrowSaturate, NumOps, ToFloat};
 use rten_simd::{Isa, SimdOp};
@@ -336,7 +341,10 @@ mod tests {
                 let mut input = numbers(rows * INPUTS, 3);
                 for (place, row) in input.chunks_exact_mut(INPUTS).enumerate() {
                     row[place % INPUTS] = if place % 2 == 0 { 30.0 } else { -20.0 };
-                    row.iter_mut().for_each(|number| *number *= f32::from(u8::try_from(place + 1).unwrap()));
+                    let times = f32::from(u8::try_from(place + 1).unwrap());
+                    for number in row {
+                        *number *= times;
+                    }
                 }
                 let before = numbers(rows * OUTPUTS, 4);
                 for onto in [Onto::Nothing, Onto::Output] {
@@ -391,9 +399,9 @@ mod tests {
     #[test]
     fn matrices_that_no_vector_divides_are_refused() {
         let products = Products::default();
-        assert!(Dense::new(&[0.0; 64 * 64], vec![0.0; 64], &products).is_some());
-        assert!(Dense::new(&[0.0; 65 * 64], vec![0.0; 64], &products).is_none());
-        assert!(Dense::new(&[0.0; 64 * 65], vec![0.0; 65], &products).is_none());
+        assert!(Dense::new(&vec![0.0; 64 * 64], vec![0.0; 64], &products).is_some());
+        assert!(Dense::new(&vec![0.0; 65 * 64], vec![0.0; 64], &products).is_none());
+        assert!(Dense::new(&vec![0.0; 64 * 65], vec![0.0; 65], &products).is_none());
         assert!(Dense::new(&[], vec![], &products).is_none());
         assert!(Dense::new(&[], vec![0.0; 64], &products).is_none());
     }

@@ -322,10 +322,10 @@ mod tests {
 
     #[test]
     fn other_prices_count_from_then_on() {
-        let ledger = Ledger::new([("m".to_owned(), price(1.0, "USD"))].into_iter().collect(), []);
+        let ledger = Ledger::new([(pattern("m"), price(1.0, "USD"))].into_iter().collect(), []);
         let before = ledger.meter("m");
         ledger.add(&before, Served::Semantic, Spared { usage: Some(USAGE), time: None });
-        ledger.set_prices([("m".to_owned(), price(7.0, "CHF"))].into_iter().collect());
+        ledger.set_prices([(pattern("m"), price(7.0, "CHF"))].into_iter().collect());
         assert!(!ledger.is_current(&before));
         let after = ledger.meter("m");
         assert!(ledger.is_current(&after));
