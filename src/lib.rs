@@ -9,7 +9,7 @@ mod causes;
 pub mod cli;
 pub mod config;
 pub mod dashboard;
-pub mod decimal;
+mod decimal;
 pub mod dialect;
 pub mod embed;
 pub mod encoder;
@@ -17,6 +17,7 @@ pub mod eval;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod hexadecimal;
 pub mod model_pattern;
 pub mod models;
 pub mod proxy;

@@ -1,31 +1,22 @@
-//! Which headers travel (RFC 9110 §7.6.1), which say who asks, and which are ours.
+//! Which headers travel (RFC 9110 §7.6.1), which say who asks, and what is asked of the cache by ours. What we say in a
+//! response's is [`super::told`]'s.
 //!
 //! Called by the rest of `proxy`. The identity that scopes is read from the very headers that are forwarded.
 
-use std::fmt::{self, Write as _};
-
-use bytes::BytesMut;
 use http::header::{
     ACCEPT_ENCODING, AGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_TYPE, COOKIE, EXPECT, HOST, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
-use parking_lot::Mutex;
 
 use crate::cache::directives::{DirectiveError, Directives, Fields};
 use crate::cache::key::Identity;
-use crate::cache::outcome::{Layer, Outcome};
-use crate::decimal::{decimal, padded};
-use crate::store::entry::EntryId;
 
 /// `Cache-Status` (RFC 9211).
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// `X-Request-Id`: kept where the client sent one, else made, and sent upstream.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const SIMILARITY: HeaderName = HeaderName::from_static("x-rejoinder-similarity");
-const CONFIDENCE: HeaderName = HeaderName::from_static("x-rejoinder-confidence");
-const ENTRY: HeaderName = HeaderName::from_static("x-rejoinder-entry");
 const THRESHOLD: HeaderName = HeaderName::from_static("x-rejoinder-threshold");
 const TTL: HeaderName = HeaderName::from_static("x-rejoinder-ttl");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-rejoinder-namespace");
@@ -355,131 +346,11 @@ pub fn shared(headers: &HeaderMap) -> HeaderMap {
     SHARED.iter().filter_map(|name| headers.get(name).map(|value| (name.clone(), value.clone()))).collect()
 }
 
-/// Writes our own headers: appends to `Cache-Status`, and replaces the rest.
-pub fn write_outcome(headers: &mut HeaderMap, outcome: &Outcome) {
-    let mut values = Values::default();
-    if let Some(status) = values.write(|out| outcome.write(out)) {
-        headers.append(CACHE_STATUS, status);
-    }
-    if let Some(decision) = &outcome.decision {
-        for (name, value) in [(SIMILARITY, decision.similarity.0), (CONFIDENCE, decision.confidence)] {
-            if let Some(value) = values.decimal(value) {
-                headers.insert(name, value);
-            }
-        }
-    }
-    if let Some(entry) = &outcome.entry {
-        if let Some(age) = values.write(|out| out.write_str(decimal(entry.age.as_secs(), &mut [0; 20]))) {
-            headers.insert(AGE, age);
-        }
-        if let Some(id) = values.write(|out| out.write_str(entry.id.text(&mut [0; 32]))) {
-            headers.insert(ENTRY, id);
-        }
-    }
-}
-
-/// Our own headers of the last exact hit of a request that comes again and again: they change once a second.
-#[derive(Debug, Default)]
-pub struct Written(Mutex<Option<Said>>);
-
-#[derive(Debug)]
-struct Said {
-    of: Told,
-    status: HeaderValue,
-    confidence: HeaderValue,
-    age: HeaderValue,
-    entry: HeaderValue,
-}
-
-/// All that the headers of an exact hit tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told {
-    entry: EntryId,
-    age: u64,
-    remaining: u64,
-    /// In ten-thousandths.
-    confidence: i64,
-}
-
-impl Written {
-    /// What [`write_outcome`] writes of this outcome, without writing it anew where it is as before. `headers` have none of
-    /// ours.
-    pub fn write(&self, headers: &mut HeaderMap, outcome: &Outcome) {
-        let (Layer::Exact, Some(entry), Some(decision)) = (outcome.layer, &outcome.entry, &outcome.decision)
-        else {
-            return write_outcome(headers, outcome);
-        };
-        let told = Told {
-            entry: entry.id,
-            age: entry.age.as_secs(),
-            remaining: entry.remaining.as_secs(),
-            confidence: ten_thousandths(decision.confidence),
-        };
-        let mut said = self.0.lock();
-        if let Some(said) = said.as_ref().filter(|said| said.of == told) {
-            headers.insert(CACHE_STATUS, said.status.clone());
-            headers.insert(SIMILARITY, ONE);
-            headers.insert(CONFIDENCE, said.confidence.clone());
-            headers.insert(AGE, said.age.clone());
-            headers.insert(ENTRY, said.entry.clone());
-            return;
-        }
-        write_outcome(headers, outcome);
-        let get = |name| headers.get(name).cloned();
-        if let (Some(status), Some(confidence), Some(age), Some(entry)) =
-            (get(CACHE_STATUS), get(CONFIDENCE), get(AGE), get(ENTRY))
-        {
-            *said = Some(Said { of: told, status, confidence, age, entry });
-        }
-    }
-}
-
-/// The similarity of an equal key, and the confidence in what is new.
-const ONE: HeaderValue = HeaderValue::from_static("1.0000");
-
-/// Values of headers, written one behind the other into one allocation.
-struct Values(BytesMut);
-
-impl Default for Values {
-    fn default() -> Self {
-        // More than ours take together.
-        Self(BytesMut::with_capacity(256))
-    }
-}
-
-impl Values {
-    /// `None` where it is no valid value, which what we write of numbers and tokens always is.
-    fn write(&mut self, write: impl FnOnce(&mut BytesMut) -> fmt::Result) -> Option<HeaderValue> {
-        write(&mut self.0).ok()?;
-        HeaderValue::from_maybe_shared(self.0.split().freeze()).ok()
-    }
-
-    /// A number with four decimals. The standard formatting of a float looks for its exact digits, which these values
-    /// do not have, and takes ten times as long.
-    fn decimal(&mut self, value: f32) -> Option<HeaderValue> {
-        let parts = ten_thousandths(value);
-        if parts == 10_000 {
-            return Some(ONE);
-        }
-        self.write(|out| {
-            out.write_str(if parts < 0 { "-" } else { "" })?;
-            let parts = parts.unsigned_abs();
-            out.write_str(decimal(parts / 10_000, &mut [0; 20]))?;
-            out.write_str(".")?;
-            out.extend_from_slice(&padded::<4>(u32::try_from(parts % 10_000).unwrap_or_default()));
-            Ok(())
-        })
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "similarities and probabilities are at most 1")]
-fn ten_thousandths(value: f32) -> i64 {
-    (f64::from(value) * 10_000.0).round() as i64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::outcome::{Forward, Outcome};
+    use crate::proxy::told;
 
     fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
@@ -571,27 +442,10 @@ mod tests {
     }
 
     #[test]
-    fn decimals_are_four() {
-        let all = [
-            (1.0, "1.0000"),
-            (0.99996, "1.0000"),
-            (0.99994, "0.9999"),
-            (0.8, "0.8000"),
-            (0.05, "0.0500"),
-            (0.0001, "0.0001"),
-            (0.0, "0.0000"),
-            (-0.123_46, "-0.1235"),
-        ];
-        for (value, text) in all {
-            assert_eq!(Values::default().decimal(value).unwrap(), text);
-        }
-    }
-
-    #[test]
     fn upstream_cannot_forge_ours_and_keeps_its_cache_status() {
         let mut headers = map(&[("x-rejoinder-entry", "forged"), ("age", "5"), ("cache-status", "cdn; hit")]);
         strip_response(&mut headers);
-        write_outcome(&mut headers, &Outcome::forwarded(crate::cache::outcome::Forward::Bypass));
+        told::write(&mut headers, &Outcome::forwarded(Forward::Bypass));
         let all: Vec<_> = headers.get_all(CACHE_STATUS).iter().collect();
         assert_eq!(all, ["cdn; hit", "rejoinder; fwd=bypass"]);
         assert_eq!(headers.len(), 2);

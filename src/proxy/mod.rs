@@ -18,6 +18,7 @@ mod permits;
 mod pump;
 mod readings;
 mod spans;
+mod told;
 mod traced;
 mod trial;
 mod upstream;
@@ -40,9 +41,7 @@ use cached::Prepared;
 use error::ProxyError;
 use fetch::{FlightKey, Head};
 pub use handling::Handling;
-use headers::{
-    Survey, directives, is_framing_known, is_host_known, join_cookies, strip_request, write_outcome,
-};
+use headers::{Survey, directives, is_framing_known, is_host_known, join_cookies, strip_request};
 use layouts::Layouts;
 use pass::Upgrade;
 use readings::Readings;
@@ -384,7 +383,7 @@ fn finished(answered: Result<Answered, Failure>, uri: &Uri) -> Answered {
         let Failed { error, outcome, asked } = *failed;
         Answered { asked, ..Answered::new(error.response(uri.path()), outcome) }
     });
-    write_outcome(answered.response.headers_mut(), &answered.outcome);
+    told::write(answered.response.headers_mut(), &answered.outcome);
     answered
 }
 

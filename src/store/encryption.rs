@@ -13,7 +13,7 @@ use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use parking_lot::Mutex;
 
-use super::hexadecimal;
+use crate::hexadecimal;
 
 /// The version written, and the only one read: the first byte of a sealed value. No JSON document begins with it.
 pub(super) const VERSION: u8 = 1;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialect::{Endpoint, Form, Reply};
 use crate::embed::{Embedding, Similarity};
+use crate::hexadecimal;
 
 /// Who and what an entry belongs to: a keyed hash of all but the prompt that can change the reply. Entries of
 /// different scopes never serve each other's requests.
@@ -140,10 +141,7 @@ impl Key {
 impl EntryId {
     /// Writes it as 32 hexadecimal digits.
     pub fn text<'a>(&self, out: &'a mut [u8; 32]) -> &'a str {
-        let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
-        for (pair, byte) in out.chunks_exact_mut(2).zip(self.0) {
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
-        }
+        hexadecimal::fill(out, &self.0);
         // Digits are text.
         std::str::from_utf8(out).unwrap_or_default()
     }

@@ -7,7 +7,6 @@
 mod encryption;
 pub mod entry;
 pub mod evidence;
-pub(crate) mod hexadecimal;
 pub mod redis;
 pub mod transfer;
 

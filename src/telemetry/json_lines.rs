@@ -82,7 +82,7 @@ impl Visit for Line {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io;
     use std::sync::Arc;
 
@@ -94,8 +94,9 @@ mod tests {
 
     use super::JsonLines;
 
+    /// Where a subscriber writes, to be read after.
     #[derive(Clone, Default)]
-    struct Memory(Arc<Mutex<Vec<u8>>>);
+    pub(in crate::telemetry) struct Memory(pub(in crate::telemetry) Arc<Mutex<Vec<u8>>>);
 
     impl io::Write for Memory {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::hexadecimal;
+
 /// Gives ids. Clones are one.
 #[derive(Debug, Clone)]
 pub struct RequestIds {
@@ -37,7 +39,7 @@ impl RequestIds {
         let mut random = [0; 8];
         // Without a random source the ids are merely not unique among processes.
         let _ = getrandom::fill(&mut random);
-        Self { process: hexadecimal(u64::from_le_bytes(random)), next: Arc::default() }
+        Self { process: digits(u64::from_le_bytes(random)), next: Arc::default() }
     }
 
     /// The next one.
@@ -53,34 +55,20 @@ impl Default for RequestIds {
 }
 
 /// A number's digits, with zeros before them.
-fn hexadecimal(number: u64) -> [u8; 16] {
-    let mut text = [b'0'; 16];
-    let mut rest = number;
-    for digit in text.iter_mut().rev() {
-        *digit = b"0123456789abcdef".get((rest & 15) as usize).copied().unwrap_or_default();
-        rest >>= 4;
-        if rest == 0 {
-            break;
-        }
-    }
+fn digits(number: u64) -> [u8; 16] {
+    let mut text = [0; 16];
+    hexadecimal::fill(&mut text, &number.to_be_bytes());
     text
 }
 
 impl GivenId {
-    /// Hands over its text in two parts.
-    fn with<T>(self, take: impl FnOnce(&[u8], &[u8]) -> T) -> T {
-        let number = hexadecimal(self.number);
-        let zeros = (self.number.leading_zeros() / 4).min(15) as usize;
-        take(&self.process, number.get(zeros..).unwrap_or_default())
-    }
-
     /// Writes it behind what is there.
     pub(super) fn write(self, out: &mut Vec<u8>) {
-        self.with(|process, number| {
-            out.extend_from_slice(process);
-            out.push(b'-');
-            out.extend_from_slice(number);
-        });
+        let number = digits(self.number);
+        let zeros = (self.number.leading_zeros() / 4).min(15) as usize;
+        out.extend_from_slice(&self.process);
+        out.push(b'-');
+        out.extend_from_slice(number.get(zeros..).unwrap_or_default());
     }
 }
 
@@ -112,7 +100,7 @@ mod tests {
             (u64::MAX, 0x1f, "ffffffffffffffff-1f"),
             (0xabc, u64::MAX, "0000000000000abc-ffffffffffffffff"),
         ] {
-            let id = GivenId { process: hexadecimal(process), number };
+            let id = GivenId { process: digits(process), number };
             assert_eq!(id.to_string(), text);
             let mut out = Vec::new();
             id.write(&mut out);

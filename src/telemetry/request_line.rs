@@ -115,12 +115,7 @@ fn write_milliseconds(elapsed: Duration, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::Arc;
-
     use http::{Method, StatusCode};
-    use parking_lot::Mutex;
-    use tracing_subscriber::fmt::MakeWriter;
     use tracing_subscriber::prelude::*;
 
     use super::*;
@@ -129,29 +124,8 @@ mod tests {
     use crate::dialect::Endpoint;
     use crate::embed::Similarity;
     use crate::telemetry::json_lines::JsonLines;
+    use crate::telemetry::json_lines::tests::Memory;
     use crate::telemetry::request_id::RequestIds;
-
-    #[derive(Clone, Default)]
-    struct Memory(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Memory {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl MakeWriter<'_> for Memory {
-        type Writer = Self;
-
-        fn make_writer(&self) -> Self {
-            self.clone()
-        }
-    }
 
     fn rest(line: &[u8]) -> String {
         let text = String::from_utf8(line.to_vec()).unwrap();

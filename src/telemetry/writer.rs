@@ -57,9 +57,7 @@ impl Lines {
         std::thread::Builder::new().name("rejoinder-log".to_owned()).spawn(move || write(&shared, output))?;
         Ok((lines.clone(), Writing { lines }))
     }
-}
 
-impl Lines {
     /// Has a line written behind those that wait; `write` gets what remembers the time as text.
     pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>, &mut Stamp)) {
         let mut waiting = self.0.waiting.lock();
@@ -78,15 +76,7 @@ impl Lines {
 /// One event's line, whole, as the subscriber hands it over.
 impl Write for &Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let mut waiting = self.0.waiting.lock();
-        if waiting.text.len() + line.len() > CAPACITY {
-            waiting.dropped += 1;
-        } else {
-            if waiting.text.is_empty() {
-                self.0.changed.notify_one();
-            }
-            waiting.text.extend_from_slice(line);
-        }
+        self.append(|text, _| text.extend_from_slice(line));
         Ok(line.len())
     }
 

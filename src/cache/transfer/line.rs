@@ -17,8 +17,8 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::Endpoint;
+use crate::hexadecimal;
 use crate::store::entry::{Entry, Key, Partition, Scope};
-use crate::store::hexadecimal;
 use crate::store::transfer::{Home, Kept};
 
 /// The version written, and the only one read.

@@ -5,7 +5,7 @@
 //! specification, "Hash tags"), so that no command crosses slots.
 
 use super::super::entry::{EntryId, Partition, TAG_BYTES};
-use super::super::hexadecimal;
+use crate::hexadecimal;
 
 /// Bytes of an entry's id after its scope's tag.
 const REST_BYTES: usize = 16 - TAG_BYTES;

@@ -30,11 +30,11 @@ use serde::{Deserialize, Serialize};
 use super::super::encryption::{self, Encryption, Unopened};
 use super::super::entry::{Entry, Key, Partition, Placed, Scope};
 use super::super::evidence::{Evidence, MOST_OBSERVATIONS, OBSERVATION_BYTES, Observation};
-use super::super::hexadecimal::{digits as hex, hash as from_hexadecimal};
 use super::super::index::codes::{Codes, MAX_DIMENSION};
 use super::super::transfer::{Home, Kept};
 use super::super::{milliseconds, whole_milliseconds};
 use crate::dialect::{Endpoint, Reply, Usage};
+use crate::hexadecimal::{digits as hex, hash as from_hexadecimal};
 
 /// The version written, and the only one read.
 const SCHEMA: u8 = 1;

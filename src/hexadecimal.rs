@@ -1,13 +1,23 @@
-//! Bytes as hexadecimal digits: in the names of keys and records of Redis, and in exports.
+//! Bytes as hexadecimal digits: in ids of entries and requests, the names of keys and records of Redis, and in exports.
+
+/// Writes bytes as lower-case hexadecimal digits into room for two of each; what is over stays.
+pub(crate) fn fill(room: &mut [u8], bytes: &[u8]) {
+    for (pair, byte) in room.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+}
 
 /// Appends bytes as lower-case hexadecimal digits.
 pub(crate) fn write(text: &mut String, bytes: &[u8]) {
-    let digit = |value| char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 });
     text.reserve(2 * bytes.len());
     for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
+        text.push(char::from(digit(byte >> 4)));
+        text.push(char::from(digit(byte & 15)));
     }
+}
+
+const fn digit(value: u8) -> u8 {
+    if value < 10 { b'0' + value } else { b'a' - 10 + value }
 }
 
 /// Bytes as lower-case hexadecimal digits.
