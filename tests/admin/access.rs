@@ -1,10 +1,4 @@
 //! The admin listener: health, readiness and metrics tell the truth, and no web page may read them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::collections::BTreeMap;
 

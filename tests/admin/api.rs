@@ -1,11 +1,5 @@
 //! The admin listener's live side: the overview, decisions as they fall, explanations, an entry's evidence, and the
 //! document that describes them all.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::path::Path;
 use std::process::Stdio;

@@ -1,6 +1,5 @@
 //! Audits: a share of served semantic hits is also asked upstream, behind the request; an entry that is contradicted
 //! is not served again.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use rejoinder::config::{Config, EmbedderKind, Secret};
 use serde_json::{Value, json};

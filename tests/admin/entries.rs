@@ -1,20 +1,11 @@
 //! `/entries` and `/purge` on the admin listener: what is stored can be seen, searched, paged and taken out.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Ask, Proxy, proxy, upstream};
+use crate::support::{Ask, Proxy, fill, proxy, upstream};
 
 const PATH: &str = "/api/generate";
-
-async fn fill(proxy: &Proxy, asked: &[(&str, &str, &str)]) {
-    for (model, namespace, prompt) in asked {
-        let ask = proxy.post(PATH, &json!({"model": model, "prompt": prompt, "stream": false}));
-        let ask = if namespace.is_empty() { ask } else { ask.header("x-rejoinder-namespace", namespace) };
-        assert_eq!(ask.send().await.status, 200);
-    }
-}
 
 async fn get(proxy: &Proxy, path: &str) -> Value {
     Ask::get(&format!("{}{path}", proxy.admin_url())).send().await.json()

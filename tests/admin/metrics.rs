@@ -1,12 +1,5 @@
 //! What operators read of the metrics: docs/metrics.md says what the program exposes, the dashboard and the alerts ask
 //! for nothing else, and what was saved is what upstream said that it had cost.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,5 +1,4 @@
 //! `GET /near-misses`: candidates that fell just short of being served, and why; gone with their entries.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use http::{Method, StatusCode};
 use rejoinder::config::{Config, EmbedderKind};

@@ -1,6 +1,5 @@
 //! Mode observe: every request goes upstream, nothing is served from the cache, and what would have been served is
 //! compared with upstream's reply and counted.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use http::StatusCode;
 use rejoinder::config::{Config, EmbedderKind, Mode};

@@ -1,11 +1,5 @@
 //! Traces: each request and its steps arrive at a collector as spans, in the client's trace, with nothing of what was
 //! asked or answered; and no collector is ever a client's problem.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::time::{Duration, SystemTime};
 

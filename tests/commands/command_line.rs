@@ -1,11 +1,4 @@
 //! The program from outside: its help, its configuration, its exit codes, its log.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::net::TcpListener;
 use std::path::Path;

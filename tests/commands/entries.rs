@@ -1,22 +1,13 @@
 //! `rejoinder entries` against a running proxy: what is stored, for people and as JSON, and removing it.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use rejoinder::config::Secret;
 use serde_json::{Value, json};
 
 use crate::support::exports::{export, with_secret};
 use crate::support::program::{output, rejoinder};
-use crate::support::{Ask, Proxy, proxy, proxy_with, upstream};
+use crate::support::{Ask, Proxy, fill, proxy, proxy_with, upstream};
 
 const PATH: &str = "/api/generate";
-
-async fn fill(proxy: &Proxy, asked: &[(&str, &str, &str)]) {
-    for (model, namespace, prompt) in asked {
-        let ask = proxy.post(PATH, &json!({"model": model, "prompt": prompt, "stream": false}));
-        let ask = if namespace.is_empty() { ask } else { ask.header("x-rejoinder-namespace", namespace) };
-        assert_eq!(ask.send().await.status, 200);
-    }
-}
 
 async fn entries(proxy: &Proxy, arguments: &[&str]) -> (Option<i32>, String, String) {
     let admin = proxy.admin_url();

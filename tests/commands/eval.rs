@@ -1,11 +1,4 @@
 //! `rejoinder eval` measures what `rejoinder serve` does with labelled pairs.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use rejoinder::config::EmbedderKind;
 use serde_json::{Value, json};

@@ -1,11 +1,5 @@
 //! `rejoinder export` and `import`, and the endpoints beneath: a store goes whole into another, of either kind, and what
 //! is wrong in a file comes into none.
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::collections::BTreeMap;
 use std::fs;

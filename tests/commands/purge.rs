@@ -1,5 +1,4 @@
 //! `rejoinder purge` against a running proxy: what it selects goes, after asking, and nothing else.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use serde_json::{Value, json};
 use tokio::process::Command;

@@ -1,10 +1,4 @@
 //! `rejoinder stats` against a running proxy: what it has served and saved, for people and as JSON.
-#![allow(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests fail the test"
-)]
 
 use rejoinder::config::{EmbedderKind, Mode, Secret};
 use serde_json::{Value, json};

@@ -1,12 +1,5 @@
 //! The files of `deploy/` agree with each other and with rejoinder: names lead somewhere, every setting is one that
 //! rejoinder reads, whoever stops is given the time, and nobody has more rights than it needs.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

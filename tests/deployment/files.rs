@@ -1,12 +1,5 @@
 //! What lies in `deploy/` is of the form that Compose and Kubernetes accept, by checkers that need neither a container
 //! engine nor a cluster. That each checker can fail is tested as well.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::path::Path;
 

@@ -1,12 +1,5 @@
 //! The load balancer of `deploy/`, as it lies there but for addresses, in front of two replicas: it passes on what it is
 //! given as it comes, and a replica that stops, or an upstream that is away, costs no more than it must.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;

@@ -1,4 +1,11 @@
 //! The files of deploy/ and the packages, held to what the program does.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

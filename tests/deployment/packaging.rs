@@ -1,12 +1,5 @@
 //! What is handed out beside the program: the pages of `docs/` say what the code does, the service's unit is one that
 //! systemd takes, the package has what it names, and what the program is made of is what `deny.toml` allows.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

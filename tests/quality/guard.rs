@@ -1,7 +1,5 @@
 //! The look-alike guard over labelled pairs, and what must hold for any two prompts.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panic")]
-
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -1,6 +1,5 @@
 //! The whole reuse decision, embedder, guard and verifier, over labelled pairs: floors of right reuse and ceilings of
 //! wrong reuse, and what must hold for any two prompts.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail the test")]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};

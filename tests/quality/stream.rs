@@ -4,12 +4,6 @@
 //! Nearly half of the questions have a right answer in the cache, in other words; the others have none and look like
 //! many that do. They come from the suite, whose prompts were read while the guard was written; from the groups that the
 //! verifier has not learnt from; and from templates. The floors here keep what was reached.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;

@@ -1,12 +1,5 @@
 //! What comes back from Redis is not trusted: a value of another type, cut short, or garbage is a miss and is put
 //! right, for every key that there is; it is never an error, and never another's reply.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
 
 use fastrand::Rng;
 use redis::{Connection, FromRedisValue, RedisResult};

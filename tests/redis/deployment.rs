@@ -1,11 +1,4 @@
 //! Redis as `deploy/redis` starts it lets rejoinder do what it needs, and nobody anything else.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,4 @@
 //! Sentinel and Cluster: a master dies under load and another takes its place, and all goes on as before.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
 
 use std::time::{Duration, Instant};
 

@@ -2,13 +2,6 @@
 //! of their requests fails or gets another's reply.
 //!
 //! Each test prints a row of a table: `cargo test --test redis faults -- --nocapture | grep '^|'`.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
 
 use std::time::{Duration, Instant};
 

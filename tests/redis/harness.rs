@@ -1,12 +1,5 @@
 //! The tests' own Redis servers do what tests of the store rely on: each kind starts, is reached as it should be,
 //! and fails as it is told to.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
 
 use std::time::Duration;
 

@@ -1,12 +1,5 @@
 //! Replicas over one Redis: each finds what the others store and no longer what they take out, also after one was
 //! cut off or started anew. Clients ask throughout.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
 
 use std::time::{Duration, Instant};
 

@@ -1,12 +1,5 @@
 //! `--redis-url`: what one proxy stores in Redis every other finds, by its key and by its meaning, over each way to
 //! reach Redis; and what stands there gives nothing away.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
 
 use rejoinder::config::{Config, EmbedderKind, Secret};
 use serde_json::json;

@@ -1,10 +1,4 @@
 //! What a request asks of the cache (INTERFACE.md, "Directives in a request") is done, and no more.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::time::Duration;
 

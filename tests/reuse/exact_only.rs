@@ -1,10 +1,4 @@
 //! Prompts whose words do not say all that they ask are never matched by meaning, by rules that can be switched off.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use rejoinder::cache::guard::{Leaning, Leanings};
 use rejoinder::config::EmbedderKind;

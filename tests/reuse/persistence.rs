@@ -1,5 +1,4 @@
 //! `--data-dir`: what was stored survives a restart, is found by its key and by its meaning, and stays its owner's.
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

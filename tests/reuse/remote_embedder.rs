@@ -1,7 +1,5 @@
 //! Embedders on a server: what is sent, what is understood, and what a failing server costs.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;

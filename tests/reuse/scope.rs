@@ -1,14 +1,11 @@
 //! A reply is served only to the scope that earned it: whatever can change a reply keeps requests apart, and what
 //! cannot does not.
 #![allow(
-    clippy::indexing_slicing,
     clippy::items_after_statements,
     clippy::needless_pass_by_value,
-    clippy::panic,
     clippy::similar_names,
     clippy::single_match_else,
     clippy::too_many_lines,
-    clippy::unwrap_used,
     reason = "tables and helpers of tests"
 )]
 

@@ -1,6 +1,5 @@
 //! Mode verified: a semantic hit is served once comparisons have shown that what is trusted as much is right, and what
 //! they have shown outlives the process and is shared by replicas.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use rejoinder::config::{Config, EmbedderKind, Mode};
 use serde_json::{Value, json};

@@ -1,10 +1,4 @@
 //! `POST /ask`, the seed lesson's own API: a question in, an answer and how it came about out.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use http::StatusCode;
 use rejoinder::config::EmbedderKind;

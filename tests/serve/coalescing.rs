@@ -1,12 +1,9 @@
 //! Concurrent requests for one thing make one request upstream, and each client gets what it asked for.
 #![allow(
-    clippy::indexing_slicing,
     clippy::items_after_statements,
     clippy::needless_pass_by_value,
-    clippy::panic,
     clippy::similar_names,
     clippy::too_many_lines,
-    clippy::unwrap_used,
     reason = "tables and helpers of tests"
 )]
 

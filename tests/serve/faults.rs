@@ -1,11 +1,5 @@
 //! What goes wrong upstream: the client sees it as it was, nothing of it is stored, and the next request is none the
 //! worse.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::time::Duration;
 

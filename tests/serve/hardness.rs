@@ -1,13 +1,6 @@
 //! Whatever bytes a client or an upstream sends, a request stays one request, goes nowhere else, says nothing that
 //! it was not asked, and costs no more than it may: by bytes on sockets, also where a stored reply answers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::items_after_statements,
-    clippy::too_many_lines,
-    reason = "helpers of tests fail the test"
-)]
+#![allow(clippy::items_after_statements, clippy::too_many_lines, reason = "tables and helpers of tests")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,8 +16,8 @@ use tokio::net::TcpStream;
 
 use crate::support::wire::{listener, until_quiet};
 use crate::support::{
-    Ask, Fault, Gate, Proxy, Simulated, SimulatedOptions, Wire, encodings, generating, proxy, proxy_with,
-    soon, streamed, streamed_text_of, upstream,
+    Ask, Fault, Gate, Proxy, Simulated, SimulatedOptions, Wire, encodings, generating, proxy, proxy_to,
+    proxy_with, soon, streamed, streamed_text_of, upstream,
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -683,12 +676,7 @@ async fn what_there_is_no_memory_for_goes_through_uncached() {
 #[tokio::test]
 async fn a_stream_of_http2_that_takes_nothing_is_given_up() {
     let (listener, url) = listener().await;
-    let unused = upstream().await;
-    let proxy = proxy_with(&unused, |config| {
-        config.upstream = url.parse().unwrap();
-        config.timeouts.idle = Duration::from_millis(300);
-    })
-    .await;
+    let proxy = proxy_to(&url, |config| config.timeouts.idle = Duration::from_millis(300)).await;
     for path in ["/endless", CHAT] {
         // The connection is read, and answers; the stream has no window.
         let stream = TcpStream::connect(proxy.address()).await.unwrap();

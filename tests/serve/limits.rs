@@ -1,10 +1,5 @@
 //! No client and no upstream can make the proxy wait for ever, take without bound, or take one message for another.
-#![allow(
-    clippy::items_after_statements,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests fail the test"
-)]
+#![allow(clippy::items_after_statements, reason = "tables and helpers of tests")]
 
 use std::time::Duration;
 
@@ -13,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::wire::{listener, until_quiet};
 use crate::support::{
-    Ask, Connection, Fault, Gate, Wire, generating, proxy, proxy_with, soon, streamed, upstream,
+    Ask, Connection, Fault, Gate, Wire, generating, proxy, proxy_to, proxy_with, soon, streamed, upstream,
 };
 
 /// All that comes back for these bytes on a connection of their own, until the proxy closes it.
@@ -119,12 +114,7 @@ async fn the_wait_for_the_next_head_begins_when_a_reply_is_through() {
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_given_up() {
     let (listener, url) = listener().await;
-    let unused = upstream().await;
-    let proxy = proxy_with(&unused, |config| {
-        config.upstream = url.parse().unwrap();
-        config.timeouts.idle = Duration::from_millis(200);
-    })
-    .await;
+    let proxy = proxy_to(&url, |config| config.timeouts.idle = Duration::from_millis(200)).await;
     let body = generating("endless").remove(0).1.to_string();
     for path in ["/endless", "/v1/chat/completions"] {
         let mut client = Wire::open_small(proxy.address()).await;

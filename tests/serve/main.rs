@@ -1,4 +1,11 @@
 //! How requests and replies pass: transparency, dialects, limits, faults, reloads, shutdown.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail the test"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,12 +1,5 @@
 //! The configuration is reloaded while requests are served: what is right comes into force, what is wrong does not, and
 //! nobody who is being served notices.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

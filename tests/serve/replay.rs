@@ -1,12 +1,9 @@
 //! A reply is stored once and replayed as the client asks: whole, in its dialect's own framing, in either form.
 #![allow(
-    clippy::indexing_slicing,
     clippy::items_after_statements,
     clippy::needless_pass_by_value,
-    clippy::panic,
     clippy::similar_names,
     clippy::too_many_lines,
-    clippy::unwrap_used,
     reason = "tables and helpers of tests"
 )]
 

@@ -1,6 +1,5 @@
 //! The proxy stops without harm: readiness falls first, nobody new is let in, who is being served is served to the
 //! end, and the end comes. (What the program itself does on a signal is tested with the command line.)
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

@@ -1,5 +1,4 @@
 //! The simulated upstream is a faithful imitation, and fails as it is told to: other tests rely on both.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test")]
 
 use std::io::{ErrorKind, Read};
 

@@ -1,12 +1,5 @@
 //! The clients that ask throughout the tests of faults: they find nothing wrong where nothing is, every question
 //! hits in its other wordings, and they notice each kind of wrong.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
 
 use std::time::Duration;
 

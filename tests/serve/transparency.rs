@@ -1,11 +1,5 @@
 //! Whoever talks through the proxy talks as if to the server behind it: every request arrives as it was sent, every
 //! reply comes back as it was given, at once, and nothing else happens.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail the test"
-)]
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
@@ -19,15 +13,8 @@ use tokio::net::TcpStream;
 use crate::support::wire::{listener, until_quiet};
 use crate::support::{
     Ask, Connection, Fault, Gate, Proxy, Recorded, Reply, Simulated, SimulatedOptions, Wire, encodings,
-    generating, proxy, proxy_with, soon, streamed, streamed_text_of, upstream,
+    generating, proxy, proxy_to, proxy_with, soon, streamed, streamed_text_of, upstream,
 };
-
-/// A proxy in front of a server that the test plays itself.
-async fn proxy_to(url: &str) -> Proxy {
-    let unused = upstream().await;
-    let url = url.parse().unwrap();
-    proxy_with(&unused, |config| config.upstream = url).await
-}
 
 fn header(fault: Fault, name: &'static str, value: &'static str) -> Fault {
     fault.header(HeaderName::from_static(name), HeaderValue::from_static(value))
@@ -139,7 +126,7 @@ async fn statuses_are_relayed_and_redirects_not_followed() {
 #[tokio::test]
 async fn a_head_says_how_long_the_body_would_be() {
     let (listener, url) = listener().await;
-    let proxy = proxy_to(&url).await;
+    let proxy = proxy_to(&url, |_| {}).await;
     let asked = tokio::spawn(Ask::new(Method::HEAD, &format!("{}/v1/models", proxy.url())).send());
     let mut server = Wire::accept(&listener).await;
     assert!(server.head().await.starts_with("HEAD /v1/models HTTP/1.1\r\n"));
@@ -158,7 +145,7 @@ async fn a_head_says_how_long_the_body_would_be() {
 #[tokio::test]
 async fn headers_travel_as_they_are_and_those_of_a_hop_do_not() {
     let (listener, url) = listener().await;
-    let proxy = proxy_to(&url).await;
+    let proxy = proxy_to(&url, |_| {}).await;
     let mut client = Wire::open(proxy.address()).await;
     client
         .send(
@@ -394,7 +381,7 @@ async fn an_expectation_is_answered_before_the_body_is_sent() {
 #[tokio::test]
 async fn trailers_travel_both_ways() {
     let (listener, url) = listener().await;
-    let proxy = proxy_to(&url).await;
+    let proxy = proxy_to(&url, |_| {}).await;
     let mut client = Wire::open(proxy.address()).await;
     client
         .send(
@@ -421,7 +408,7 @@ async fn a_tunnel_opens_when_upstream_says_so_and_not_before() {
     const ASK: &str = "GET /v1/realtime?model=x HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, Upgrade\r\n\
         Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let (listener, url) = listener().await;
-    let proxy = proxy_to(&url).await;
+    let proxy = proxy_to(&url, |_| {}).await;
     let mut client = Wire::open(proxy.address()).await;
     // What the client says too early is not passed on before upstream has agreed.
     client.send([ASK, "early"].concat()).await;
@@ -457,7 +444,7 @@ async fn no_tunnel_without_upstreams_consent() {
     const SWITCHED: &str =
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\ntunnel";
     let (listener, url) = listener().await;
-    let proxy = proxy_to(&url).await;
+    let proxy = proxy_to(&url, |_| {}).await;
     let mut client = Wire::open(proxy.address()).await;
     client.send("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
     let mut server = Wire::accept(&listener).await;
@@ -513,7 +500,7 @@ const LARGE: usize = 64 << 20;
 #[tokio::test]
 async fn a_reader_that_does_not_read_stops_the_writer() {
     let (listener, url) = listener().await;
-    let proxy = proxy_to(&url).await;
+    let proxy = proxy_to(&url, |_| {}).await;
     let body = generating("a lot").remove(0).1.to_string();
     for path in ["/large", "/v1/chat/completions"] {
         let length = body.len();
@@ -553,7 +540,7 @@ async fn a_reader_that_does_not_read_stops_the_writer() {
 #[tokio::test]
 async fn a_server_that_does_not_read_stops_the_upload() {
     let (listener, url) = listener().await;
-    let proxy = proxy_to(&url).await;
+    let proxy = proxy_to(&url, |_| {}).await;
     // Also where the body is read for caching first: beyond the limit it streams.
     for path in ["/upload", "/v1/chat/completions"] {
         let mut client = Wire::open(proxy.address()).await;
@@ -587,7 +574,7 @@ async fn a_server_that_does_not_read_stops_the_upload() {
 #[tokio::test]
 async fn an_answer_before_the_uploads_end_is_given_at_once() {
     let (listener, url) = listener().await;
-    let proxy = proxy_to(&url).await;
+    let proxy = proxy_to(&url, |_| {}).await;
     let mut client = Wire::open(proxy.address()).await;
     client.send("POST /upload HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\nbegun").await;
     let mut server = Wire::accept(&listener).await;
@@ -679,7 +666,7 @@ async fn a_request_of_unknown_length_is_cached_like_any_other() {
 #[tokio::test]
 async fn what_frames_a_body_upstream_is_one_header_and_the_right_one() {
     let (listener, url) = listener().await;
-    let proxy = proxy_to(&url).await;
+    let proxy = proxy_to(&url, |_| {}).await;
     for (request, framing, arrives) in [
         ("POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", "content-length: 0", ""),
         ("PUT /x HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi", "content-length: 2", "hi"),

@@ -1,12 +1,6 @@
 //! Several upstreams: each request goes to that of its model and nowhere else, as whom the configuration says, and what
 //! happens to one upstream is no matter of another's.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::similar_names,
-    reason = "helpers of tests fail the test"
-)]
+#![allow(clippy::similar_names, reason = "tables and helpers of tests")]
 
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode};

@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use client::{Ask, Connection, Reply, Stream, raw};
 pub use collector::Collector;
-pub use proxy::{Proxy, proxy, proxy_with, semantic_proxy};
+pub use proxy::{Proxy, fill, proxy, proxy_to, proxy_with, semantic_proxy};
 pub use rejoinder::simulated::{Encoding, Fault, Gate, Recorded, Simulated, SimulatedOptions};
 pub use said::Said;
 pub use traffic::{Report, Traffic, TrafficOptions};

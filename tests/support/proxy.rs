@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use rejoinder::config::{Config, EmbedderKind, Embedding, Log};
 use rejoinder::server::Server;
-use rejoinder::simulated::Simulated;
+use rejoinder::simulated::{Simulated, SimulatedOptions};
 use rejoinder::telemetry::ReloadResult;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Ask, Reply};
 
@@ -43,6 +43,26 @@ pub async fn proxy_with(upstream: &Simulated, customise: impl FnOnce(&mut Config
     };
     customise(&mut config);
     Proxy { server: Server::start(config).await.unwrap_or_else(|error| panic!("{error}")) }
+}
+
+/// A proxy in front of a server that the test plays itself.
+pub async fn proxy_to(url: &str, customise: impl FnOnce(&mut Config)) -> Proxy {
+    let unused = Simulated::start(SimulatedOptions::default()).await.unwrap();
+    proxy_with(&unused, |config| {
+        config.upstream = url.parse().unwrap();
+        customise(config);
+    })
+    .await
+}
+
+/// Has it store a reply to each of these, as (model, namespace, prompt); no namespace where that is empty.
+pub async fn fill(proxy: &Proxy, asked: &[(&str, &str, &str)]) {
+    for (model, namespace, prompt) in asked {
+        let request = json!({"model": model, "prompt": prompt, "stream": false});
+        let ask = proxy.post("/api/generate", &request);
+        let ask = if namespace.is_empty() { ask } else { ask.header("x-rejoinder-namespace", namespace) };
+        assert_eq!(ask.send().await.status, 200);
+    }
 }
 
 impl Proxy {
