@@ -1,6 +1,5 @@
 //! `/entries` and `/purge`: what is stored, for people; and taking it out.
 
-use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -35,7 +34,7 @@ struct Shown<'a> {
     model: &'a str,
     namespace: &'a str,
     prompt: &'a str,
-    reply: Cow<'a, str>,
+    reply: String,
     created_at: String,
     age_s: u64,
     ttl_s: u64,

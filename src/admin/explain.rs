@@ -179,7 +179,7 @@ impl Shape {
             normalised_prompt: prompt.clone(),
             would_serve: served
                 .as_ref()
-                .map(|entry| Served { entry: id(entry), reply: entry.text().into_owned() }),
+                .map(|entry| Served { entry: id(entry), reply: entry.text() }),
         }
     }
 }

@@ -241,8 +241,8 @@ impl Cache {
     /// Compares what is on trial with the fresh reply, behind the request.
     pub fn conclude(self: &Arc<Self>, trial: Trial, query: &Query, fresh: Reply) {
         let Entry { prompt, reply, .. } = &*trial.hit.entry;
-        let held =
-            [prompt.len(), reply.document.len(), reply.text.len(), fresh.document.len(), fresh.text.len()];
+        // The stored reply's text is read out of its document, and no longer than that.
+        let held = [prompt.len(), 2 * reply.document.len(), fresh.document.len(), fresh.text.len()];
         let held = held.iter().fold(0_usize, |sum, length| sum.saturating_add(*length)) / 1024;
         // One alone always fits.
         let held = u32::try_from(held).unwrap_or(u32::MAX).clamp(LEAST_KIB, WAITING_KIB);
@@ -268,9 +268,9 @@ impl Cache {
 
     /// `None` where the program is ending.
     async fn compare(&self, entry: &Arc<Entry>, fresh: &Reply) -> Option<Comparison> {
-        // A store may keep a reply without its text, and to read a large document takes a while.
+        // To read a large document takes a while.
         let read = Arc::clone(entry);
-        let stored = tokio::task::spawn_blocking(move || read.text().into_owned()).await.ok()?;
+        let stored = tokio::task::spawn_blocking(move || read.text()).await.ok()?;
         let comparison = compare(self.embedder.as_ref(), (&entry.reply, &stored), (fresh, &fresh.text)).await;
         if comparison.similarity.is_some() {
             self.embeddings.fetch_add(2, Ordering::Relaxed);

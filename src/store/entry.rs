@@ -1,6 +1,5 @@
 //! What is stored: an entry, its names, and its embedding's place.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -46,7 +45,7 @@ pub struct Entry {
     pub namespace: String,
     /// The normalised prompt; empty where the whole body is the key.
     pub prompt: String,
-    /// The reply.
+    /// The reply, without its text once it is stored: see [`Entry::text`].
     pub reply: Reply,
     /// When it was stored, to the millisecond.
     pub created_at: SystemTime,
@@ -82,13 +81,10 @@ impl Entry {
         now.duration_since(self.created_at).unwrap_or_default()
     }
 
-    /// The reply's text: kept beside it, or read out of it where the store does not keep it twice.
-    pub fn text(&self) -> Cow<'_, str> {
-        if !self.reply.text.is_empty() {
-            return Cow::Borrowed(&self.reply.text);
-        }
+    /// The reply's text, read out of its document: no store keeps it twice.
+    pub fn text(&self) -> String {
         let read = self.endpoint.gather(Form::Json, &self.reply.document);
-        Cow::Owned(read.map(|reply| reply.text).unwrap_or_default())
+        read.map(|reply| reply.text).unwrap_or_default()
     }
 
     /// How much of its life is left; zero where it has expired.

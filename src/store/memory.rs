@@ -19,7 +19,7 @@ use super::{OpenError, StoreOptions};
 const OVERHEAD: u64 = 416;
 
 /// The least room of a shard: an entry must fit in one, and an entry of the default `max_entry_bytes` (1 MiB)
-/// takes part of two, its document and its text.
+/// takes part of one.
 const SHARD_BYTES: u64 = 16 << 20;
 /// More shards than threads ever meet in.
 const MOST_SHARDS: u64 = 64;
@@ -94,7 +94,7 @@ impl Slot {
 /// Bytes that an entry takes in memory.
 pub(super) fn weight(entry: &Entry) -> u64 {
     let Entry { model, namespace, prompt, reply, .. } = entry;
-    let own = [model.len(), namespace.len(), prompt.len(), reply.document.len(), reply.text.len()];
+    let own = [model.len(), namespace.len(), prompt.len(), reply.document.len()];
     let own = own.iter().fold(size_of::<Entry>(), |sum, length| sum.saturating_add(*length));
     u64::try_from(own).unwrap_or(u64::MAX).saturating_add(OVERHEAD)
 }

@@ -330,12 +330,13 @@ pub struct AtHand {
     slot: Option<Arc<Slot>>,
 }
 
-/// The entry without room to spare, which a cache of many would pay for many times.
+/// The entry without what a cache of many would pay for many times: room to spare, and the reply's text, which its document
+/// says too.
 fn compact(mut entry: Entry) -> Entry {
     entry.model.shrink_to_fit();
     entry.namespace.shrink_to_fit();
     entry.prompt.shrink_to_fit();
-    entry.reply.text.shrink_to_fit();
+    entry.reply.text = String::new();
     // The document may be a part of a larger buffer, which would live as long as the entry.
     entry.reply.document = Bytes::copy_from_slice(&entry.reply.document);
     entry

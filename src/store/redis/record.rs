@@ -440,39 +440,10 @@ mod tests {
     use super::*;
     use crate::embed::Embedding;
     use crate::store::encryption::tests::keys;
+    use crate::store::tests::entries;
 
     fn seal(secret: &[u8], encrypted: bool) -> Seal {
         Seal::new(secret, Encryption::new(&keys(if encrypted { &[1] } else { &[] })))
-    }
-
-    fn entries() -> impl Strategy<Value = Entry> {
-        let texts = (any::<String>(), any::<String>(), any::<String>(), any::<Vec<u8>>());
-        let bytes = (any::<[u8; 32]>(), any::<[u8; 32]>());
-        let rest = (0..Endpoint::ALL.len(), any::<Option<[u64; 4]>>(), any::<(bool, bool)>());
-        let times = (0_u64..253_402_300_800_000, any::<u64>(), any::<Option<u64>>());
-        (texts, bytes, rest, times).prop_map(|(texts, (key, scope), rest, (created, ttl, took))| Entry {
-            key: Key(key),
-            scope: Scope(scope),
-            endpoint: Endpoint::ALL[rest.0],
-            model: texts.0,
-            namespace: texts.1,
-            prompt: texts.2,
-            reply: Reply {
-                document: texts.3.into(),
-                text: String::new(),
-                tool_calls: rest.2.0,
-                usage: rest.1.map(|[input, output, cached, reasoning]| Usage {
-                    input,
-                    output,
-                    cached,
-                    reasoning,
-                }),
-            },
-            created_at: UNIX_EPOCH + Duration::from_millis(created),
-            ttl: Duration::from_millis(ttl),
-            took: took.map(Duration::from_millis),
-            poisoned: rest.2.1,
-        })
     }
 
     /// The values that Redis would give for these fields.

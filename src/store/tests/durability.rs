@@ -26,7 +26,7 @@ async fn entries_embeddings_and_secret_survive_a_restart() {
         }
     }
     let mut newer = entry(1);
-    newer.reply.text = "replaced".into();
+    newer.reply.document = "replaced".into();
     store.put(newer.clone(), None).await.unwrap();
     assert!(store.remove(&key(2).id()).await.unwrap());
     store.close().await.unwrap();

@@ -11,6 +11,8 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use proptest::prelude::*;
+
 use super::entry::Scope;
 use super::*;
 use crate::dialect::{Endpoint, Reply, Usage};
@@ -76,7 +78,7 @@ pub(crate) fn entry(number: u64) -> Entry {
         prompt: format!("What is number {number}? Größe"),
         reply: Reply {
             document: Bytes::from(format!("{{\"answer\": {number}, \"pad\": \"{}\"}}", "x".repeat(200))),
-            text: format!("It is {number}."),
+            text: String::new(),
             tool_calls: false,
             usage: Some(Usage { input: number, output: 2, ..Usage::default() }),
         },
@@ -85,6 +87,33 @@ pub(crate) fn entry(number: u64) -> Entry {
         took: Some(Duration::from_millis(number)),
         poisoned: number.is_multiple_of(5),
     }
+}
+
+/// Any entry that a store can hold, for what writes and reads records of them.
+pub(super) fn entries() -> impl Strategy<Value = Entry> {
+    let texts = (any::<String>(), any::<String>(), any::<String>(), any::<Vec<u8>>());
+    let names = (any::<[u8; 32]>(), any::<[u8; 32]>());
+    let rest = (0..Endpoint::ALL.len(), any::<Option<[u64; 4]>>(), any::<(bool, bool)>());
+    // Up to the year 10000; a clock may say anything, but not beyond what it can hold.
+    let times = (0_u64..253_402_300_800_000, any::<u64>(), any::<Option<u64>>());
+    (texts, names, rest, times).prop_map(|(texts, (key, scope), rest, (created, ttl, took))| Entry {
+        key: Key(key),
+        scope: Scope(scope),
+        endpoint: Endpoint::ALL[rest.0],
+        model: texts.0,
+        namespace: texts.1,
+        prompt: texts.2,
+        reply: Reply {
+            document: texts.3.into(),
+            text: String::new(),
+            tool_calls: rest.2.0,
+            usage: rest.1.map(|[input, output, cached, reasoning]| Usage { input, output, cached, reasoning }),
+        },
+        created_at: UNIX_EPOCH + Duration::from_millis(created),
+        ttl: Duration::from_millis(ttl),
+        took: took.map(Duration::from_millis),
+        poisoned: rest.2.1,
+    })
 }
 
 pub(super) fn placed(partition: Partition, embedding: Embedding) -> Placed {

@@ -75,6 +75,7 @@ struct Stored<'a> {
     prompt: &'a str,
     #[serde(borrow)]
     document: Raw<'a>,
+    /// The document's text in what older versions wrote; not read.
     text: &'a str,
     tool_calls: bool,
     usage: Option<(u64, u64)>,
@@ -136,7 +137,7 @@ impl Seal {
             namespace: &entry.namespace,
             prompt: &entry.prompt,
             document: Raw(&entry.reply.document),
-            text: &entry.reply.text,
+            text: "",
             tool_calls: entry.reply.tool_calls,
             usage: entry.reply.usage.map(|usage| (usage.input, usage.output)),
             created_at_ms: milliseconds(entry.created_at),
@@ -175,7 +176,7 @@ impl Seal {
             prompt: stored.prompt.to_owned(),
             reply: Reply {
                 document: Bytes::copy_from_slice(stored.document.0),
-                text: stored.text.to_owned(),
+                text: String::new(),
                 tool_calls: stored.tool_calls,
                 usage: stored.usage.map(|(input, output)| Usage {
                     input,
@@ -299,42 +300,10 @@ mod tests {
 
     use super::*;
     use crate::store::encryption::tests::keys;
+    use crate::store::tests::entries;
 
     fn seal(secret: u8, encrypted: bool) -> Seal {
         Seal::new(&[secret; 32], Encryption::new(&keys(if encrypted { &[1] } else { &[] })))
-    }
-
-    fn entries() -> impl Strategy<Value = Entry> {
-        let texts = (any::<String>(), any::<String>(), any::<String>(), any::<String>());
-        let bytes = (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<Vec<u8>>());
-        let rest = (0..Endpoint::ALL.len(), any::<Option<[u64; 4]>>(), any::<(bool, bool)>());
-        // Up to the year 10000; a clock may say anything, but not beyond what it can hold.
-        let times = (0_u64..253_402_300_800_000, any::<u64>(), any::<Option<u64>>());
-        (texts, bytes, rest, times).prop_map(|(texts, (key, scope, document), rest, (created, ttl, took))| {
-            Entry {
-                key: Key(key),
-                scope: Scope(scope),
-                endpoint: Endpoint::ALL[rest.0],
-                model: texts.0,
-                namespace: texts.1,
-                prompt: texts.2,
-                reply: Reply {
-                    document: document.into(),
-                    text: texts.3,
-                    tool_calls: rest.2.0,
-                    usage: rest.1.map(|[input, output, cached, reasoning]| Usage {
-                        input,
-                        output,
-                        cached,
-                        reasoning,
-                    }),
-                },
-                created_at: UNIX_EPOCH + Duration::from_millis(created),
-                ttl: Duration::from_millis(ttl),
-                took: took.map(Duration::from_millis),
-                poisoned: rest.2.1,
-            }
-        })
     }
 
     proptest! {
