@@ -19,7 +19,7 @@ pub fn normalise(prompt: &str) -> Cow<'_, str> {
         Cow::Owned(prompt.nfc().collect::<String>())
     };
     if text.contains("\r\n") {
-        text = Cow::Owned(text.replace("\r\n", "\n"));
+        text = Cow::Owned(with_line_feeds(&text));
     }
     let text = match text {
         Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
@@ -31,6 +31,21 @@ pub fn normalise(prompt: &str) -> Cow<'_, str> {
         );
     }
     text
+}
+
+/// CRLF made LF, also behind further carriage returns, which would be a CRLF the next time.
+fn with_line_feeds(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        match line.strip_suffix('\n') {
+            Some(line) => {
+                out.push_str(line.trim_end_matches('\r'));
+                out.push('\n');
+            }
+            None => out.push_str(line),
+        }
+    }
+    out
 }
 
 fn has_runs_of_blanks(text: &str) -> bool {
@@ -77,6 +92,7 @@ mod tests {
             ("What  is \t Rust?", "What is Rust?"),
             ("What's  up?", "What's up?"),
             ("a\r\nb", "a\nb"),
+            ("a\r\r\nb\rc", "a\nb\rc"),
             ("Caf\u{65}\u{301}", "Café"),
         ] {
             assert_eq!(normalise(raw), normal);
@@ -94,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn normalising_twice_changes_nothing(text in "\\PC*|(\r\n|[ \t\na'\"]){0,12}") {
+        fn normalising_twice_changes_nothing(text in "\\PC*|(\r\n|[ \t\r\na'\"]){0,12}") {
             let once = normalise(&text).into_owned();
             prop_assert_eq!(normalise(&once), once.as_str());
         }

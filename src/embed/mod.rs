@@ -27,13 +27,25 @@ pub struct Embedding(Arc<[f32]>);
 impl Embedding {
     /// Scales a vector to length one. `None` where it has no direction: empty, all zeros, or not finite.
     pub fn new(mut values: Vec<f32>) -> Option<Self> {
-        let length = values.iter().map(|value| value * value).sum::<f32>().sqrt();
+        let length = |values: &[f32]| values.iter().map(|value| value * value).sum::<f32>().sqrt();
+        let scale = |values: &mut [f32], length: f32| {
+            for value in values {
+                *value /= length;
+            }
+        };
+        // Squares of the smallest numbers are not exact in 32 bits: such a vector is made larger first.
+        if length(&values) < 1e-15 {
+            let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            if !largest.is_normal() {
+                return None;
+            }
+            scale(&mut values, largest);
+        }
+        let length = length(&values);
         if !length.is_normal() {
             return None;
         }
-        for value in &mut values {
-            *value /= length;
-        }
+        scale(&mut values, length);
         Some(Self(values.into()))
     }
 

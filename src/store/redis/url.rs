@@ -164,6 +164,9 @@ fn server(text: &str, default: u16) -> Result<Server, RedisUrlError> {
     if host.is_empty() {
         return wrong("a host is missing");
     }
+    if host.contains(['[', ']']) {
+        return wrong("a bracket stands inside a host");
+    }
     let port = match port {
         "" => default,
         port => match port.parse() {
