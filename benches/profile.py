@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Counts what an exact hit costs: instructions (callgrind), allocations (as calls of malloc), system calls (strace).
+"""Counts what an exact hit costs, or a miss: instructions (callgrind), allocations (as calls of malloc), system calls (strace).
 
 Instructions do not depend on what else the machine does, so these are the figures to compare before and after a
 change. Needs valgrind and strace. The kernel's own instructions are not counted.
 
-    benches/profile.py [--endpoint /api/generate] [--stream] [--bare] [--top 25] [--inclusive] [--no-request-log] [--redis] [--no-lines]
+    benches/profile.py [--endpoint /api/generate] [--stream] [--miss] [--bare] [--top 25] [--inclusive] [--no-request-log] [--redis] [--no-lines]
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -31,6 +32,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--endpoint", default="/v1/chat/completions")
     parser.add_argument("--stream", action="store_true")
+    parser.add_argument("--miss", action="store_true", help="ask another prompt each time, which upstream answers and the store keeps")
     parser.add_argument("--bare", action="store_true", help="count a bare hyper server that answers the same")
     parser.add_argument("--top", type=int, default=25)
     parser.add_argument("--no-request-log", action="store_true")
@@ -79,8 +81,9 @@ class Client:
                 return reply
 
 
-def request(options):
-    prompt = " ".join(["maple"] * 59)
+def request(options, number):
+    """The bytes of a request: the same each time, or another prompt of the same length."""
+    prompt = " ".join(["maple"] * 59) + (f" {number:08}" if options.miss else "")
     body = {"model": "bench", "stream": options.stream}
     if options.endpoint.endswith(("/generate", "/v1/completions")):
         body["prompt"] = prompt
@@ -113,15 +116,16 @@ class Setup:
         self.upstream = subprocess.Popen([programs["servers"], "upstream", f"127.0.0.1:{upstream_port}"], **quiet)
         self.program = subprocess.Popen(["taskset", "-c", "0", *wrapper, *command], **quiet)
         self.client = Client(port)
-        self.request = request(options)
-        self.client.ask(self.request)
+        self.requests = (request(options, number) for number in itertools.count())
+        self.expected = b"detail=no-candidate" if options.miss else b"detail=exact"
+        self.client.ask(next(self.requests))
         self.exchange(WARM)
 
     def exchange(self, count):
-        for _ in range(count):
-            reply = self.client.ask(self.request)
-        if b"detail=exact" not in reply:
-            raise SystemExit(f"no exact hit:\n{reply.decode()}")
+        for request_ in itertools.islice(self.requests, count):
+            reply = self.client.ask(request_)
+        if self.expected not in reply:
+            raise SystemExit(f"expected {self.expected.decode()}:\n{reply.decode()}")
         return reply
 
     def __enter__(self):
@@ -214,11 +218,11 @@ def main():
         counts, allocated = instructions(options, programs, folder, reply)
         calls = system_calls(options, programs, folder, reply)
     if not options.inclusive:
-        print(f"instructions a hit: {sum(counts.values()) / COUNTED:,.0f}")
+        print(f"instructions a request: {sum(counts.values()) / COUNTED:,.0f}")
     for name, count in sorted(counts.items(), key=lambda one: -one[1])[: options.top]:
         print(f"{count / COUNTED:>10,.0f}  {name}")
-    print(f"allocations a hit: {', '.join(f'{n / COUNTED:.2f} {name}' for name, n in sorted(allocated.items()))}")
-    print("system calls a hit:")
+    print(f"allocations a request: {', '.join(f'{n / COUNTED:.2f} {name}' for name, n in sorted(allocated.items()))}")
+    print("system calls a request:")
     for line in calls.splitlines()[2:]:
         fields = line.split()
         if len(fields) >= 5 and fields[3].isdigit() and int(fields[3]) >= COUNTED / 100 and fields[-1] != "total":

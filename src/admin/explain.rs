@@ -177,9 +177,7 @@ impl Shape {
                 UpstreamShape::of(*upstream),
             ),
             normalised_prompt: prompt.clone(),
-            would_serve: served
-                .as_ref()
-                .map(|entry| Served { entry: id(entry), reply: entry.text() }),
+            would_serve: served.as_ref().map(|entry| Served { entry: id(entry), reply: entry.text() }),
         }
     }
 }

@@ -120,9 +120,9 @@ struct Gathering {
 
 impl Fetch {
     /// Fetches, and publishes into the flight.
-    pub async fn run(mut self, leader: FlightLeader) {
+    pub fn run(mut self, leader: FlightLeader) -> impl Future<Output = ()> {
         let trace = self.trace.take();
-        within(trace, self.fetch(leader)).await;
+        within(trace, self.fetch(leader))
     }
 
     async fn fetch(self, leader: FlightLeader) {
@@ -170,7 +170,8 @@ impl Fetch {
         strip_response(&mut headers);
         let head = UpstreamHead { status: parts.status, headers, form, outcome };
         let document = gathering.as_ref().is_some_and(|gathering| gathering.form == Form::Json);
-        let transfer = Transfer {
+        // In one place, however often it is handed on: what moves is a large task.
+        let transfer = Box::new(Transfer {
             started,
             leader,
             body,
@@ -183,7 +184,7 @@ impl Fetch {
             place,
             trial,
             span,
-        };
+        });
         if document {
             transfer.document(head).await;
         } else {
@@ -257,7 +258,7 @@ struct Transfer {
 impl Transfer {
     /// A document is there all at once, more or less. Holding its head until its end, or the limit, costs nothing
     /// and allows to say truly whether it is stored.
-    async fn document(mut self, mut head: UpstreamHead) {
+    async fn document(mut self: Box<Self>, mut head: UpstreamHead) {
         let mut chunks = Vec::new();
         let ended = loop {
             match self.next().await {
@@ -288,13 +289,13 @@ impl Transfer {
     }
 
     /// A stream is passed on as it comes. Whether it will be stored is a promise: if it ends well.
-    async fn stream(self, mut head: UpstreamHead) {
+    async fn stream(self: Box<Self>, mut head: UpstreamHead) {
         head.outcome.stored = self.gathering.is_some() && self.stores();
         self.leader.begin(Head::Upstream(Arc::new(head)));
         self.pass_on().await;
     }
 
-    async fn pass_on(mut self) {
+    async fn pass_on(mut self: Box<Self>) {
         loop {
             match self.next().await {
                 Ok(chunk) => self.leader.publish(chunk, self.patience).await,

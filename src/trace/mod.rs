@@ -39,7 +39,7 @@ const SCHEMA: &str = "https://opentelemetry.io/schemas/1.41.0";
 const TEXT_BYTES: usize = 256;
 
 tokio::task_local! {
-    static CURRENT: Trace;
+    static CURRENT: Option<Trace>;
 }
 
 /// Begins traces, and sends their spans to the collector. Clones are one.
@@ -144,12 +144,12 @@ impl Tracer {
 impl Trace {
     /// The trace of the request that is being worked on.
     pub fn current() -> Option<Self> {
-        CURRENT.try_with(Clone::clone).ok()
+        CURRENT.try_with(Clone::clone).ok().flatten()
     }
 
     /// Runs a piece of work of this trace to its next wait.
     pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
-        CURRENT.sync_scope(self.clone(), work)
+        CURRENT.sync_scope(Some(self.clone()), work)
     }
 
     fn is_recorded(&self) -> bool {
@@ -186,19 +186,16 @@ impl Trace {
 
 /// Begins the span of a step in the current trace, if there is one and it is exported.
 pub fn step(name: &'static str) -> Span {
-    let begin = |trace: &Trace| {
-        let span = trace.is_recorded().then(|| trace.child(SpanKind::Internal, name.into(), Vec::new()))?;
-        Some(Span::new(span, Unfinished::Ends))
+    let begin = |trace: &Option<Trace>| {
+        let trace = trace.as_ref().filter(|trace| trace.is_recorded())?;
+        Some(Span::new(trace.child(SpanKind::Internal, name.into(), Vec::new()), Unfinished::Ends))
     };
     CURRENT.try_with(begin).ok().flatten().unwrap_or(Span::NONE)
 }
 
 /// Does this work as part of a trace: for tasks of their own, which have no current one.
-pub async fn within<R>(trace: Option<Trace>, work: impl Future<Output = R>) -> R {
-    match trace {
-        Some(trace) => CURRENT.scope(trace, work).await,
-        None => work.await,
-    }
+pub fn within<R>(trace: Option<Trace>, work: impl Future<Output = R>) -> impl Future<Output = R> {
+    CURRENT.scope(trace, work)
 }
 
 /// A text that somebody else chose, as an attribute may hold it: its beginning.

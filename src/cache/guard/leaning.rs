@@ -3,9 +3,9 @@
 //! Called by the reuse decision before it looks for neighbours. The phrases are in
 //! `data/leanings.txt`, one class a [`Leaning`].
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use super::lexicon::Lists;
 use super::named;
 use super::prepare::flat;
 use super::scan;
@@ -126,10 +126,10 @@ const SHORT: usize = 5;
 const BRIEF: usize = 10;
 
 /// The phrases by their first word.
-static SIGNS: LazyLock<HashMap<String, Vec<Sign>>> = LazyLock::new(read);
+static SIGNS: LazyLock<Lists<String, Vec<Sign>>> = LazyLock::new(read);
 
-fn read() -> HashMap<String, Vec<Sign>> {
-    let mut signs: HashMap<String, Vec<Sign>> = HashMap::new();
+fn read() -> Lists<String, Vec<Sign>> {
+    let mut signs = Lists::<String, Vec<Sign>>::default();
     let mut leaning = Leaning::Context;
     for line in include_str!("data/leanings.txt").lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {
@@ -184,16 +184,16 @@ pub fn exact_only(prompt: &str) -> Option<Leaning> {
 /// All that a prompt's words lean on; what it quotes does not count. Linear in the length of the prompt.
 pub fn leanings(prompt: &str) -> Leanings {
     let text = flat(&scan::unmarked(prompt));
-    let bare = bare(&text);
-    // Where the prompt begins behind its manners.
-    let start = text.find(bare).map_or(0, |start| start.saturating_sub(1));
+    let (manners, bare) = bare(&text);
+    // The blank before where the prompt begins behind its manners.
+    let start = manners.saturating_sub(1);
     let mut found = Leanings::NONE;
     let mut at = 0;
-    // `flat` puts one blank between words and one at either end, so a word begins behind each blank.
-    let words = text.split_whitespace().count();
+    // `flat` puts one blank between words and one at either end, so a word begins behind each blank but the last.
+    let words = memchr::memchr_iter(b' ', text.as_bytes()).count() - 1;
     let (short, brief) = (words <= SHORT, words <= BRIEF);
     while let Some(rest) = text.get(at..).filter(|rest| rest.len() > 1) {
-        let word = rest.trim_start().split(' ').next().unwrap_or_default();
+        let word = rest.get(1..).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
         let signs = || SIGNS.get(word).into_iter().flatten().filter(|sign| rest.starts_with(&sign.text));
         if let Some(nothing) = signs().find(|sign| sign.place == Place::Nowhere) {
             at += nothing.text.len() - 1;
@@ -245,22 +245,25 @@ const HOW_TO: &[&str] = &[
     "may i ",
 ];
 
-/// The prompt without manners at its ends.
-fn bare(text: &str) -> &str {
+/// The prompt without manners at its ends, and where that begins.
+fn bare(text: &str) -> (usize, &str) {
+    let mut start = text.len() - text.trim_start().len();
     let mut bare = text.trim();
     loop {
         let before = bare;
         for manner in MANNERS {
             let cut = |rest: &&str| rest.starts_with(' ');
             if let Some(rest) = bare.strip_prefix(manner).filter(cut) {
-                bare = rest.trim_start();
+                let rest = rest.trim_start();
+                start += bare.len() - rest.len();
+                bare = rest;
             }
             if let Some(rest) = bare.strip_suffix(manner).filter(|rest| rest.ends_with(' ')) {
                 bare = rest.trim_end();
             }
         }
         if bare == before {
-            return bare;
+            return (start, bare);
         }
     }
 }

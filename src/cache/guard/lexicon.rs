@@ -9,6 +9,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
+use foldhash::fast::FixedState;
+
 use super::Rule;
 use super::scan::words_of;
 
@@ -69,14 +71,17 @@ pub(super) struct Word {
     pub(super) parts: &'static str,
 }
 
+/// What is looked up for each word of a prompt. A fixed hash will do: what is in a list is ours, and never more.
+pub(super) type Lists<K, V> = HashMap<K, V, FixedState>;
+
 /// All lists.
 pub(super) struct Lexicon {
-    phrases: HashMap<String, Vec<Phrase>>,
-    fillers: HashMap<String, Vec<Vec<String>>>,
-    stop: HashSet<&'static str>,
-    light: HashSet<&'static str>,
-    words: HashMap<&'static str, Word>,
-    irregular: HashMap<&'static str, &'static str>,
+    phrases: Lists<String, Vec<Phrase>>,
+    fillers: Lists<String, Vec<Vec<String>>>,
+    stop: HashSet<&'static str, FixedState>,
+    light: HashSet<&'static str, FixedState>,
+    words: Lists<&'static str, Word>,
+    irregular: Lists<&'static str, &'static str>,
     /// The classes of excluding groups.
     pub(super) classes: Vec<Class>,
     /// The rule of each axis of opposites.
@@ -99,12 +104,12 @@ pub(super) struct Found<'a> {
 impl Lexicon {
     fn read() -> Self {
         let mut lexicon = Self {
-            phrases: HashMap::new(),
-            fillers: HashMap::new(),
-            stop: HashSet::new(),
-            light: HashSet::new(),
-            words: HashMap::new(),
-            irregular: HashMap::new(),
+            phrases: Lists::default(),
+            fillers: Lists::default(),
+            stop: HashSet::default(),
+            light: HashSet::default(),
+            words: Lists::default(),
+            irregular: Lists::default(),
             classes: Vec::new(),
             axes: Vec::new(),
         };

@@ -173,16 +173,20 @@ fn is_shouting(tokens: &[Token]) -> bool {
 pub(super) fn flat(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push(' ');
-    for c in text.chars().flat_map(char::to_lowercase) {
+    let mut parted = true;
+    let mut add = |c: char| {
         if c.is_alphanumeric() {
             out.push(c);
-        } else if !out.ends_with(' ') {
+            parted = false;
+        } else if !parted {
             out.push(' ');
+            parted = true;
         }
+    };
+    for c in text.chars() {
+        if c.is_ascii() { add(c.to_ascii_lowercase()) } else { c.to_lowercase().for_each(&mut add) }
     }
-    if !out.ends_with(' ') {
-        out.push(' ');
-    }
+    add(' ');
     out
 }
 

@@ -3,7 +3,9 @@
 //! Called by [`super::prepare`]; [`words_of`] also by the word lists, so that both cut alike. Linear
 //! in the length of the prompt. Word boundaries are those of UAX #29.
 
-use unicode_normalization::UnicodeNormalization as _;
+use std::borrow::Cow;
+
+use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
 use unicode_segmentation::UnicodeSegmentation as _;
 
 use super::number::{self, Amount};
@@ -90,8 +92,14 @@ pub(super) fn scan(prompt: &str) -> Scan {
 }
 
 /// The prompt with a mere word in place of what it quotes, but whole where it consists of nothing else.
-pub(super) fn unmarked(prompt: &str) -> String {
+pub(super) fn unmarked(prompt: &str) -> Cow<'_, str> {
     let normal = normal(prompt);
+    // Those of ASCII are found many bytes at once.
+    if memchr::memchr3(b'\'', b'"', b'`', normal.as_bytes()).is_none()
+        && (normal.is_ascii() || !normal.contains(opens))
+    {
+        return normal;
+    }
     let mut text = String::with_capacity(normal.len());
     let mut says = false;
     parts(&normal, |part| match part {
@@ -101,21 +109,26 @@ pub(super) fn unmarked(prompt: &str) -> String {
         }
         Part::Marked(..) => text.push_str(" quoted "),
     });
-    if says { text } else { normal }
+    if says { Cow::Owned(text) } else { normal }
 }
 
 /// One spelling of blanks, dashes and apostrophes.
-fn normal(prompt: &str) -> String {
-    prompt
-        .nfc()
-        .filter_map(|c| match c {
-            '\u{2018}' | '\u{2019}' | '\u{02bc}' => Some('\''),
-            '\u{2013}' | '\u{2014}' | '\u{2212}' => Some('-'),
-            '\u{a0}' | '\u{202f}' | '\u{2009}' => Some(' '),
-            '\u{200b}' | '\u{feff}' | '\r' => None,
-            other => Some(other),
-        })
-        .collect()
+fn normal(prompt: &str) -> Cow<'_, str> {
+    // Most prompts are of ASCII alone, which is composed as it is.
+    if prompt.is_ascii() && !prompt.contains('\r') {
+        return Cow::Borrowed(prompt);
+    }
+    let spelling = |c| match c {
+        '\u{2018}' | '\u{2019}' | '\u{02bc}' => Some('\''),
+        '\u{2013}' | '\u{2014}' | '\u{2212}' => Some('-'),
+        '\u{a0}' | '\u{202f}' | '\u{2009}' => Some(' '),
+        '\u{200b}' | '\u{feff}' | '\r' => None,
+        other => Some(other),
+    };
+    Cow::Owned(match is_nfc_quick(prompt.chars()) {
+        IsNormalized::Yes => prompt.chars().filter_map(spelling).collect(),
+        _ => prompt.nfc().filter_map(spelling).collect(),
+    })
 }
 
 /// A part of a prompt.
@@ -133,7 +146,9 @@ fn parts<'a>(normal: &'a str, mut each: impl FnMut(Part<'a>)) {
     let mut plain_from = rest;
     let mut hopeless: Vec<char> = Vec::new();
     // `plain_from` is the text not yet given out; `rest` the part of it not yet looked at.
-    while let Some(mark) = rest.chars().next() {
+    while let Some((at, mark)) = rest.char_indices().find(|(_, c)| opens(*c)) {
+        before = rest.get(..at).and_then(|passed| passed.chars().next_back()).or(before);
+        rest = rest.get(at..).unwrap_or_default();
         let end = if hopeless.contains(&mark) { None } else { closing(mark, before, rest) };
         // A mark that nothing closes from here on is not looked for again, or many would cost their square.
         let inside = rest.get(mark.len_utf8()..).unwrap_or_default();
@@ -170,6 +185,11 @@ fn closing<'a>(mark: char, before: Option<char>, rest: &'a str) -> Option<(Verba
         '\'' if before.is_none_or(|c| c.is_whitespace() || c == '(' || c == ':') => single_quoted(rest),
         _ => spans(Verbatim::Quoted, body.split_once(closers(mark)?)?),
     }
+}
+
+/// Whether a verbatim span may open with it.
+fn opens(mark: char) -> bool {
+    mark == '\'' || closers(mark).is_some()
 }
 
 /// The marks that close a span opened by this one.

@@ -107,7 +107,12 @@ pub(super) fn entries() -> impl Strategy<Value = Entry> {
             document: texts.3.into(),
             text: String::new(),
             tool_calls: rest.2.0,
-            usage: rest.1.map(|[input, output, cached, reasoning]| Usage { input, output, cached, reasoning }),
+            usage: rest.1.map(|[input, output, cached, reasoning]| Usage {
+                input,
+                output,
+                cached,
+                reasoning,
+            }),
         },
         created_at: UNIX_EPOCH + Duration::from_millis(created),
         ttl: Duration::from_millis(ttl),
