@@ -9,6 +9,7 @@ use rejoinder::cache::decision::MissReason;
 use rejoinder::cache::guard::{Leaning, Rule, compare, exact_only};
 use rejoinder::cache::outcome::{Forward, Layer};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 const TROUBLESHOOTING: &str = include_str!("../../docs/troubleshooting.md");
 
@@ -404,6 +405,61 @@ fn the_licences_of_what_it_is_made_of_come_with_it() {
         Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
         Err(error) => panic!("python3: {error}; scripts/test installs it"),
     }
+}
+
+/// What cargo-cyclonedx writes, as far as `scripts/sbom` reads it: this crate by the folder of a machine, and crates.
+fn sbom<'a>(crates: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+    let itself = "path+file:///home/somebody/rejoinder#rejoinder@0.1.0";
+    let part = |(name, version): (&str, &str)| json!({"bom-ref": format!("registry#{name}@{version}"), "name": name, "version": version});
+    let components: Vec<_> = crates.map(part).collect();
+    let refs: Vec<_> = components.iter().map(|part| part["bom-ref"].clone()).collect();
+    let mut dependencies = vec![json!({"ref": itself, "dependsOn": refs})];
+    dependencies.extend(refs.iter().map(|one| json!({"ref": one})));
+    json!({
+        "metadata": {"component": {
+            "bom-ref": itself,
+            "name": "rejoinder",
+            "version": env!("CARGO_PKG_VERSION"),
+            "purl": "pkg:cargo/rejoinder@0.1.0?download_url=file://.",
+            "components": [{"bom-ref": format!("{itself} bin-target-0")}],
+        }},
+        "components": components,
+        "dependencies": dependencies,
+    })
+}
+
+/// What `scripts/sbom` makes of it, or says about it.
+fn tidied(sbom: &Value, target: &str) -> Result<Value, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rejoinder.cdx.json");
+    std::fs::write(&file, sbom.to_string()).unwrap();
+    let mut command = Command::new("python3");
+    let output = command.arg(root().join("scripts/sbom")).arg(&file).arg(target).output().unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8(output.stderr).unwrap());
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains("file://") && !text.contains("/home/somebody"), "{text}");
+    Ok(serde_json::from_str(&text).unwrap())
+}
+
+#[test]
+fn the_sbom_has_what_the_program_is_made_of_alone() {
+    let target = "x86_64-unknown-linux-gnu";
+    // Tests' crates are among them, as cargo-cyclonedx has others that are not in the program.
+    let crates = crates(target);
+    let all = || crates.iter().map(|(name, version, _)| (name.as_str(), version.as_str()));
+    let made = tidied(&sbom(all()), target).unwrap();
+    let parts = made["components"].as_array().unwrap();
+    let has = |name: &str| parts.iter().any(|part| part["name"] == name);
+    assert!(has("tokio") && has("redb") && !has("proptest") && !has("roxmltree"), "{made}");
+    let dependencies = made["dependencies"].as_array().unwrap();
+    assert_eq!(dependencies.len(), parts.len() + 1);
+    assert_eq!(dependencies[0]["ref"], made["metadata"]["component"]["bom-ref"]);
+    assert_eq!(dependencies[0]["dependsOn"].as_array().unwrap().len(), parts.len());
+
+    let without = tidied(&sbom(all().filter(|(name, _)| *name != "tokio")), target);
+    assert!(without.as_ref().is_err_and(|said| said.contains("tokio")), "{without:?}");
 }
 
 /// What `cargo deb` would put into the package is there, or made by scripts/package.
