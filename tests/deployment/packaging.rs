@@ -2,6 +2,7 @@
 //! systemd takes, the package has what it names, and what the program is made of is what `deny.toml` allows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +10,7 @@ use rejoinder::cache::decision::MissReason;
 use rejoinder::cache::guard::{Leaning, Rule, compare, exact_only};
 use rejoinder::cache::outcome::{Forward, Layer};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 const TROUBLESHOOTING: &str = include_str!("../../docs/troubleshooting.md");
 
@@ -94,30 +96,40 @@ fn anchors(page: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-#[test]
-fn links_between_the_pages_lead_somewhere() {
-    let folder = std::fs::read_dir(root().join("docs")).unwrap();
-    let docs = folder.map(|file| format!("docs/{}", file.unwrap().file_name().to_str().unwrap()));
+/// The links of a folder's pages to what is not there.
+fn broken_links(folder: &Path) -> Vec<String> {
+    let mut broken = Vec::new();
+    let docs = std::fs::read_dir(folder.join("docs")).unwrap();
+    let docs = docs.map(|file| format!("docs/{}", file.unwrap().file_name().to_str().unwrap()));
     let pages = docs.filter(|path| Path::new(path).extension().is_some_and(|ending| ending == "md"));
     for path in pages.chain(["README.md".to_owned(), "deploy/README.md".to_owned()]) {
-        let page = text(&path);
+        let page = std::fs::read_to_string(folder.join(&path)).unwrap();
         for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {
                 continue;
             }
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = if file.is_empty() {
-                root().join(&path)
+                folder.join(&path)
             } else {
-                root().join(&path).parent().unwrap().join(file)
+                folder.join(&path).parent().unwrap().join(file)
             };
-            assert!(target.exists(), "{path}: {link}");
-            if !anchor.is_empty() {
+            if !target.exists() {
+                broken.push(format!("{path}: {link}"));
+            } else if !anchor.is_empty() {
                 let anchors = anchors(&std::fs::read_to_string(&target).unwrap());
-                assert!(anchors.contains(anchor), "{path}: {link} is none of {anchors:?}");
+                if !anchors.contains(anchor) {
+                    broken.push(format!("{path}: {link} is none of {anchors:?}"));
+                }
             }
         }
     }
+    broken
+}
+
+#[test]
+fn links_between_the_pages_lead_somewhere() {
+    assert_eq!(broken_links(&root()), [""; 0]);
 }
 
 /// Runs `systemd-analyze`; `None`, and says so, where there is none.
@@ -406,6 +418,61 @@ fn the_licences_of_what_it_is_made_of_come_with_it() {
     }
 }
 
+/// What cargo-cyclonedx writes, as far as `scripts/sbom` reads it: this crate by the folder of a machine, and crates.
+fn sbom<'a>(crates: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+    let itself = "path+file:///home/somebody/rejoinder#rejoinder@0.1.0";
+    let part = |(name, version): (&str, &str)| json!({"bom-ref": format!("registry#{name}@{version}"), "name": name, "version": version});
+    let components: Vec<_> = crates.map(part).collect();
+    let refs: Vec<_> = components.iter().map(|part| part["bom-ref"].clone()).collect();
+    let mut dependencies = vec![json!({"ref": itself, "dependsOn": refs})];
+    dependencies.extend(refs.iter().map(|one| json!({"ref": one})));
+    json!({
+        "metadata": {"component": {
+            "bom-ref": itself,
+            "name": "rejoinder",
+            "version": env!("CARGO_PKG_VERSION"),
+            "purl": "pkg:cargo/rejoinder@0.1.0?download_url=file://.",
+            "components": [{"bom-ref": format!("{itself} bin-target-0")}],
+        }},
+        "components": components,
+        "dependencies": dependencies,
+    })
+}
+
+/// What `scripts/sbom` makes of it, or says about it.
+fn tidied(sbom: &Value, target: &str) -> Result<Value, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rejoinder.cdx.json");
+    std::fs::write(&file, sbom.to_string()).unwrap();
+    let mut command = Command::new("python3");
+    let output = command.arg(root().join("scripts/sbom")).arg(&file).arg(target).output().unwrap();
+    if !output.status.success() {
+        return Err(String::from_utf8(output.stderr).unwrap());
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains("file://") && !text.contains("/home/somebody"), "{text}");
+    Ok(serde_json::from_str(&text).unwrap())
+}
+
+#[test]
+fn the_sbom_has_what_the_program_is_made_of_alone() {
+    let target = "x86_64-unknown-linux-gnu";
+    // Tests' crates are among them, as cargo-cyclonedx has others that are not in the program.
+    let crates = crates(target);
+    let all = || crates.iter().map(|(name, version, _)| (name.as_str(), version.as_str()));
+    let made = tidied(&sbom(all()), target).unwrap();
+    let parts = made["components"].as_array().unwrap();
+    let has = |name: &str| parts.iter().any(|part| part["name"] == name);
+    assert!(has("tokio") && has("redb") && !has("proptest") && !has("roxmltree"), "{made}");
+    let dependencies = made["dependencies"].as_array().unwrap();
+    assert_eq!(dependencies.len(), parts.len() + 1);
+    assert_eq!(dependencies[0]["ref"], made["metadata"]["component"]["bom-ref"]);
+    assert_eq!(dependencies[0]["dependsOn"].as_array().unwrap().len(), parts.len());
+
+    let without = tidied(&sbom(all().filter(|(name, _)| *name != "tokio")), target);
+    assert!(without.as_ref().is_err_and(|said| said.contains("tokio")), "{without:?}");
+}
+
 /// What `cargo deb` would put into the package is there, or made by scripts/package.
 #[test]
 fn the_debian_package_has_what_it_names() {
@@ -422,7 +489,7 @@ fn the_debian_package_has_what_it_names() {
                     || package.contains(made),
                 "{source}"
             ),
-            None => assert!(root().join(source.trim_end_matches("*.md")).exists(), "{source}"),
+            None => assert!(root().join(source.trim_end_matches('*')).exists(), "{source}"),
         }
     }
     assert!(targets.contains(&"etc/rejoinder/") && targets.contains(&"usr/share/man/man1/"));
@@ -436,4 +503,87 @@ fn the_debian_package_has_what_it_names() {
     // The line that scripts/package makes a setting of.
     assert!(text("config/rejoinder.toml").lines().any(|line| line == "# data_dir = \"/var/lib/rejoinder\""));
     assert_eq!(of_unit("StateDirectory"), "rejoinder");
+}
+
+/// What of the sources the Debian package lays beside its documentation, in a folder.
+fn documentation_of_the_package(folder: &Path) {
+    let manifest: toml::Value = toml::from_str(&text("Cargo.toml")).unwrap();
+    for asset in manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap() {
+        let (source, target) = (asset[0].as_str().unwrap(), asset[1].as_str().unwrap());
+        let Some(target) = target.strip_prefix("usr/share/doc/rejoinder/") else { continue };
+        let sources: Vec<_> = match source.strip_suffix("/*") {
+            Some(all) => {
+                std::fs::read_dir(root().join(all)).unwrap().map(|file| file.unwrap().path()).collect()
+            }
+            None if source.starts_with("target/") => continue,
+            None => vec![root().join(source)],
+        };
+        for source in sources {
+            let mut to = folder.join(target);
+            if target.is_empty() || target.ends_with('/') {
+                to.push(source.file_name().unwrap());
+            }
+            std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+            std::fs::copy(&source, &to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_pages_in_the_debian_package_refer_to_what_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    documentation_of_the_package(folder.path());
+    assert_eq!(broken_links(folder.path()), [""; 0]);
+}
+
+/// The archive that `scripts/package` makes, unpacked into a folder; of a program that calls the one built here.
+fn archive(folder: &Path) -> PathBuf {
+    // The sources, so that target/package of this checkout stays what it is.
+    let sources = folder.join("sources");
+    std::fs::create_dir(&sources).unwrap();
+    for entry in std::fs::read_dir(root()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "target" && entry.file_name() != ".git" {
+            std::os::unix::fs::symlink(entry.path(), sources.join(entry.file_name())).unwrap();
+        }
+    }
+    let program = folder.join("rejoinder");
+    let calls = format!("#!/bin/sh\nexec {} \"$@\"\n", env!("CARGO_BIN_EXE_rejoinder"));
+    std::fs::write(&program, calls).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(sources.join("scripts/package"));
+    command
+        .arg("--binary")
+        .arg(&program)
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .env_remove("CARGO_TARGET_DIR");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let made = std::fs::read_dir(sources.join("target/package")).unwrap().map(|file| file.unwrap().path());
+    let archive =
+        made.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "gz")).unwrap();
+    let unpacked =
+        Command::new("tar").args(["--extract", "--file"]).arg(&archive).current_dir(folder).status();
+    assert!(unpacked.unwrap().success());
+    folder.join(archive.file_name().unwrap().to_str().unwrap().trim_end_matches(".tar.gz"))
+}
+
+#[test]
+fn the_archive_has_what_its_pages_and_its_unit_refer_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = archive(folder.path());
+    assert_eq!(broken_links(&archive), [""; 0]);
+    let unit = std::fs::read_to_string(archive.join("deploy/systemd/rejoinder.service")).unwrap();
+    let by_hand: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("#   install ")).collect();
+    assert_eq!(by_hand.len(), 3, "{unit}");
+    for line in by_hand {
+        // The file is the word before where it goes.
+        let words: Vec<_> = line.split_whitespace().take_while(|word| *word != "#").collect();
+        assert!(archive.join(words[words.len() - 2]).is_file(), "{line}");
+    }
+    for part in
+        ["LICENSE", "THIRD-PARTY-LICENSES", "CHANGELOG.md", "man/rejoinder.1", "completions/_rejoinder"]
+    {
+        assert!(archive.join(part).is_file(), "{part}");
+    }
 }
