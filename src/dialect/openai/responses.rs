@@ -131,7 +131,12 @@ fn with_output(response: &RawValue, items: BTreeMap<u64, Value>) -> Result<Bytes
     // Of a name that repeats the last counts, as when the document is judged.
     let mut whole: Map<String, Value> =
         serde_json::from_str(response.get()).map_err(|error| Unstorable::malformed(&error))?;
-    if whole.get("output").and_then(Value::as_array).is_some_and(|output| !output.is_empty()) {
+    let is_left_out = match whole.get("output") {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(output)) => output.is_empty(),
+        Some(_) => false,
+    };
+    if !is_left_out {
         return Ok(as_it_is());
     }
     whole.insert("output".to_owned(), items.into_values().collect());
