@@ -33,8 +33,9 @@ impl Embedding {
                 *value /= length;
             }
         };
-        // Squares of the smallest numbers are not exact in 32 bits: such a vector is made larger first.
-        if length(&values) < 1e-15 {
+        // Squares of the smallest numbers are not exact in 32 bits, and those of the largest infinite: such a vector is brought
+        // near one first.
+        if !(1e-15..1e15).contains(&length(&values)) {
             let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
             if !largest.is_normal() {
                 return None;
