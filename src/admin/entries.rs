@@ -74,10 +74,14 @@ pub(super) async fn list(store: &Store, query: &str) -> Answer {
         }
     }
     let page = store.list(&asked).await.map_err(unavailable)?;
-    let now = SystemTime::now();
-    let entries: Vec<_> = page.entries.iter().map(|found| Shown::new(found, now)).collect();
-    let next = page.next.map(|cursor| cursor.to_string());
-    Ok(json_response(StatusCode::OK, &json!({"entries": entries, "next_cursor": next})))
+    // A page of large replies takes a while to read.
+    let shown = tokio::task::spawn_blocking(move || {
+        let now = SystemTime::now();
+        let entries: Vec<_> = page.entries.iter().map(|found| Shown::new(found, now)).collect();
+        json!({"entries": entries, "next_cursor": page.next.map(|cursor| cursor.to_string())})
+    });
+    let shown = shown.await.map_err(|_| unavailable(StoreError::Closed))?;
+    Ok(json_response(StatusCode::OK, &shown))
 }
 
 /// An entry as `GET /entries/{id}` shows it.

@@ -18,8 +18,7 @@ use super::{OpenError, StoreOptions};
 /// shared references and what an allocator rounds up.
 const OVERHEAD: u64 = 416;
 
-/// The least room of a shard: an entry must fit in one, and an entry of the default `max_entry_bytes` (1 MiB)
-/// takes part of one.
+/// The least room of a shard: an entry must fit in one, and those of the default `max_entry_bytes` (1 MiB) do many times.
 const SHARD_BYTES: u64 = 16 << 20;
 /// More shards than threads ever meet in.
 const MOST_SHARDS: u64 = 64;
