@@ -1,7 +1,7 @@
 //! The admin listener's live side: the overview, decisions as they fall, explanations, an entry's evidence, and the
 //! document that describes them all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use http::StatusCode;
@@ -134,40 +134,6 @@ async fn until_events(stream: &mut Stream, count: usize) -> Vec<(String, Value)>
     }
 }
 
-/// Whether a value is what a schema says, as far as those of events go: types, choices, and which fields there are.
-fn conforms(document: &Value, schema: &Value, value: &Value) -> bool {
-    if let Some(name) = schema["$ref"].as_str() {
-        return conforms(document, document.pointer(name.trim_start_matches('#')).unwrap(), value);
-    }
-    let kind = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_u64() => "integer",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
-    let is = |stated: &Value| stated == kind || (stated == "number" && kind == "integer");
-    let typed = match &schema["type"] {
-        Value::Null => true,
-        Value::Array(types) => types.iter().any(is),
-        one => is(one),
-    };
-    let chosen = schema["enum"].as_array().is_none_or(|choices| choices.contains(value));
-    let either = schema["anyOf"].as_array();
-    let either = either.is_none_or(|schemas| schemas.iter().any(|schema| conforms(document, schema, value)));
-    let whole =
-        schema["properties"].as_object().is_none_or(|fields| {
-            let required = schema["required"].as_array().unwrap();
-            required.iter().all(|name| value.get(name.as_str().unwrap()).is_some())
-                && value.as_object().unwrap().iter().all(|(name, value)| {
-                    fields.get(name).is_some_and(|schema| conforms(document, schema, value))
-                })
-        });
-    typed && chosen && either && whole
-}
-
 #[tokio::test]
 async fn decisions_are_told_as_they_fall() {
     let upstream = upstream().await;
@@ -213,10 +179,16 @@ async fn decisions_are_told_as_they_fall() {
         document["paths"]["/decisions"]["get"]["responses"]["200"]["content"]["text/event-stream"]
             .is_object()
     );
-    let schema = &document["components"]["schemas"]["Decision"];
-    for event in told {
-        assert!(conforms(&document, schema, event), "{event}");
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let files = [("document.json", document), ("events.json", json!(told))].map(|(name, value)| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, value.to_string()).unwrap();
+        file
+    });
+    let mut check = tokio::process::Command::new(installed("python"));
+    let output =
+        check.arg(in_tests("openapi/conforms.py")).arg("Decision").args(files).output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
@@ -428,12 +400,21 @@ async fn an_entry_is_shown_with_what_speaks_for_it() {
     assert!(entry["prompt_tokens"].as_u64().unwrap() > 0 && entry["completion_tokens"].is_number());
 }
 
+fn in_tests(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
+}
+
+/// A program that scripts/test installs beside Schemathesis.
+fn installed(name: &str) -> PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".test-clients/openapi/bin").join(name);
+    assert!(program.exists(), "{} is missing: run scripts/test, which installs it", program.display());
+    program
+}
+
 /// Schemathesis on the running proxy: whether every answer is what the document says, and every request that it allows or
 /// forbids is taken or refused.
 async fn schemathesis(proxy: &Proxy, config: &Path, exported: &Path, chosen: &[&str]) {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".test-clients/openapi/bin/st");
-    assert!(program.exists(), "{} is missing: run scripts/test, which installs it", program.display());
-    let mut command = tokio::process::Command::new(program);
+    let mut command = tokio::process::Command::new(installed("st"));
     command
         .env("EXPORT", exported)
         .current_dir(config.parent().unwrap())
@@ -450,7 +431,7 @@ async fn schemathesis(proxy: &Proxy, config: &Path, exported: &Path, chosen: &[&
     println!("{said}");
 }
 
-/// `/decisions` never ends, and Schemathesis reads answers to their end: it has a test of its own below. `/import` gets
+/// `/decisions` never ends, and Schemathesis reads answers to their end: it has a test of its own. `/import` gets
 /// bodies made of the lines of this proxy's own export, whole and spoilt (`openapi/lines.py`).
 #[tokio::test]
 async fn every_answer_is_as_the_document_describes_it() {
@@ -464,7 +445,7 @@ async fn every_answer_is_as_the_document_describes_it() {
     let folder = tempfile::tempdir().unwrap();
     let exported = folder.path().join("export.jsonl");
     std::fs::write(&exported, get(&proxy, "/export").await.text()).unwrap();
-    let hooks = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openapi/lines.py");
+    let hooks = in_tests("openapi/lines.py");
     let config = folder.path().join("schemathesis.toml");
     let text = format!(
         r#"
