@@ -3,6 +3,7 @@
 //! Called by [`super::differ`], which judges what is left without a partner.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::prepare::{Prepared, Unit, UnitKind};
 use super::relate::{relation, same};
@@ -97,40 +98,19 @@ impl<'a> Pairing<'a> {
         }
     }
 
-    /// Pairs an abbreviation with the words whose initials it is made of: `VS` and Visual Studio.
+    /// Pairs an abbreviation with the words whose initials it is made of: `VS` and Visual Studio. Where an abbreviation of
+    /// one side is among the words of the other's, neither is one, so that it does not matter which is looked at first.
     fn initials(&mut self) {
-        for (short, long, from_left) in [(self.one, self.other, true), (self.other, self.one, false)] {
-            for (at, unit) in short.units.iter().enumerate() {
-                let letters: Vec<char> = unit.key.chars().collect();
-                let (mine, theirs) =
-                    if from_left { (&self.right_of, &self.left_of) } else { (&self.left_of, &self.right_of) };
-                if get(mine, at).is_some()
-                    || !(2..=5).contains(&letters.len())
-                    || unit.kind != UnitKind::Word
-                    || !unit.name
-                {
-                    continue;
-                }
-                let Some(start) = (0..long.units.len()).find(|start| {
-                    letters.iter().enumerate().all(|(offset, letter)| {
-                        long.units
-                            .get(start + offset)
-                            .is_some_and(|word| word.key.starts_with(*letter) && word.key.len() > 1)
-                            && get(theirs, start + offset).is_none()
-                    })
-                }) else {
-                    continue;
-                };
-                let (mine, theirs) = if from_left {
-                    (&mut self.right_of, &mut self.left_of)
-                } else {
-                    (&mut self.left_of, &mut self.right_of)
-                };
-                set(mine, at, start);
-                for offset in 0..letters.len() {
-                    set(theirs, start + offset, at);
-                }
-            }
+        let lefts = initials(self.one, self.other, &self.right_of, &self.left_of);
+        let rights = initials(self.other, self.one, &self.left_of, &self.right_of);
+        let crossed = |one: &Initials, other: &Initials| {
+            one.words.contains(&other.short) || other.words.contains(&one.short)
+        };
+        for found in lefts.iter().filter(|found| !rights.iter().any(|other| crossed(found, other))) {
+            found.pair(&mut self.right_of, &mut self.left_of);
+        }
+        for found in rights.iter().filter(|found| !lefts.iter().any(|other| crossed(found, other))) {
+            found.pair(&mut self.left_of, &mut self.right_of);
         }
     }
 
@@ -150,6 +130,51 @@ impl<'a> Pairing<'a> {
             Some((self.one.units.get(left)?, self.other.units.get(right)?))
         })
     }
+}
+
+/// An abbreviation in one prompt, and the words of the other whose initials it is made of.
+struct Initials {
+    short: usize,
+    words: Range<usize>,
+}
+
+impl Initials {
+    /// Notes them as partners, on the abbreviation's side and on the words'.
+    fn pair(&self, mine: &mut [Option<usize>], theirs: &mut [Option<usize>]) {
+        set(mine, self.short, self.words.start);
+        self.words.clone().for_each(|word| set(theirs, word, self.short));
+    }
+}
+
+/// The abbreviations of `short` for words of `long`, among units that have no partner yet; no word counts twice.
+fn initials(
+    short: &Prepared,
+    long: &Prepared,
+    mine: &[Option<usize>],
+    theirs: &[Option<usize>],
+) -> Vec<Initials> {
+    let mut found: Vec<Initials> = Vec::new();
+    for (at, unit) in short.units.iter().enumerate() {
+        let letters: Vec<char> = unit.key.chars().collect();
+        if get(mine, at).is_some()
+            || !(2..=5).contains(&letters.len())
+            || unit.kind != UnitKind::Word
+            || !unit.name
+        {
+            continue;
+        }
+        let stands_for = |(place, letter): (usize, &char)| {
+            let begins = |word: &Unit| word.key.starts_with(*letter) && word.key.len() > 1;
+            long.units.get(place).is_some_and(begins)
+                && get(theirs, place).is_none()
+                && !found.iter().any(|other| other.words.contains(&place))
+        };
+        let start = (0..long.units.len()).find(|start| (*start..).zip(&letters).all(stands_for));
+        if let Some(start) = start {
+            found.push(Initials { short: at, words: start..start + letters.len() });
+        }
+    }
+    found
 }
 
 fn set(list: &mut [Option<usize>], at: usize, value: usize) {
