@@ -178,18 +178,16 @@ impl<'a> Pairing<'a> {
         if passive(self.one) != passive(self.other) {
             return None;
         }
-        let pairs: Vec<_> = self.pairs().take(MOST_LEFT).collect();
+        // In the first part of both prompts, whichever is which.
+        let pairs: Vec<_> = self.pairs().filter(|(a, b)| a.at.max(b.at) < 2 * MOST_LEFT).collect();
+        let turns = |unit: &Unit| unit.word.is_some_and(|word| word.parts.contains(['v', 'a']));
+        let pivots: Vec<_> = pairs.iter().filter(|(x, y)| turns(x) || turns(y)).collect();
         for (i, (a, b)) in pairs.iter().enumerate().filter(|(_, (a, b))| thing(a) && thing(b)) {
             for (c, d) in pairs.iter().skip(i + 1).filter(|(c, d)| thing(c) && thing(d)) {
                 let turned = a.at < c.at && d.at < b.at;
-                let pivot = |(x, y): &(&Unit, &Unit)| {
-                    a.at < x.at
-                        && x.at < c.at
-                        && d.at < y.at
-                        && y.at < b.at
-                        && x.word.is_some_and(|word| word.parts.contains(['v', 'a']))
-                };
-                if turned && pairs.iter().any(pivot) {
+                let between =
+                    |(x, y): &(&Unit, &Unit)| a.at < x.at && x.at < c.at && d.at < y.at && y.at < b.at;
+                if turned && pivots.iter().any(|pivot| between(pivot)) {
                     return Some(Rule::Role);
                 }
             }
