@@ -263,8 +263,10 @@ impl<'a> Pairing<'a> {
             words
         };
         let joins = |word: &String| matches!(word.as_str(), "and" | "or" | "vs" | "versus" | "plus");
-        let commutes =
-            (first..=last).filter(|at| !sites.contains(at)).filter_map(|at| one.get(at)).all(joins);
+        let commutes = (first..=last)
+            .filter(|at| !sites.contains(at))
+            .flat_map(|at| [one, other].into_iter().filter_map(move |frame| frame.get(at)))
+            .all(joins);
         (sites.len() * 2 <= one.len() && !commutes && words(one) == words(other)).then_some(Rule::Role)
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::prepare::{Prepared, Unit, UnitKind};
-use super::relate::{relation, same};
+use super::relate::{identity, relation, same};
 
 /// More words left over than this on one side are not judged one by one: in doubt a miss. Keeps the
 /// cost bounded for long prompts.
@@ -42,17 +42,12 @@ impl<'a> Pairing<'a> {
 
     /// Pairs equal units, the first with the first, the second with the second.
     fn equal(&mut self) {
-        let mut places: HashMap<&str, Vec<usize>> = HashMap::new();
+        let mut places: HashMap<_, Vec<usize>> = HashMap::new();
         for (number, unit) in self.other.units.iter().enumerate().rev() {
-            places.entry(unit.key.as_str()).or_default().push(number);
+            places.entry(identity(unit)).or_default().push(number);
         }
         for (left, unit) in self.one.units.iter().enumerate() {
-            let Some(numbers) = places.get_mut(unit.key.as_str()) else { continue };
-            let fits = |right: &usize| self.other.units.get(*right).is_some_and(|other| same(unit, other));
-            // A few are looked at, so that many repetitions of one word stay cheap.
-            let recent = numbers.len().saturating_sub(8);
-            if let Some(at) = numbers.iter().skip(recent).rposition(fits).map(|at| at + recent) {
-                let right = numbers.remove(at);
+            if let Some(right) = places.get_mut(&identity(unit)).and_then(Vec::pop) {
                 set(&mut self.right_of, left, right);
                 set(&mut self.left_of, right, left);
             }

@@ -2,17 +2,20 @@
 //!
 //! Called by [`super::pair`] and [`super::differ`]. Every answer is the same in both directions.
 
+use std::mem::{Discriminant, discriminant};
+
 use super::Rule;
 use super::lexicon::{LEXICON, Tag};
 use super::prepare::{Unit, UnitKind};
 
+/// What makes a unit the word, number or piece of code that it is.
+pub(super) fn identity(unit: &Unit) -> (Discriminant<UnitKind>, &str, bool) {
+    (discriminant(&unit.kind), &unit.key, unit.turned)
+}
+
 /// Whether two units are the same word, number or piece of code.
 pub(super) fn same(one: &Unit, other: &Unit) -> bool {
-    let alike = match (one.kind, other.kind) {
-        (UnitKind::Number(_), UnitKind::Number(_)) | (UnitKind::Word, UnitKind::Word) => true,
-        (a, b) => a == b,
-    };
-    alike && one.key == other.key && one.turned == other.turned
+    identity(one) == identity(other)
 }
 
 /// How closely two different units can stand for each other, smaller is closer. None: they cannot.
@@ -114,22 +117,23 @@ pub(super) fn opposite(one: &Unit, other: &Unit) -> Option<Rule> {
     if one.key == other.key && one.turned != other.turned {
         return Some(Rule::Negation);
     }
-    for a in one.tags {
-        for b in other.tags {
-            match (a, b) {
-                (Tag::Pole { axis, first }, Tag::Pole { axis: other_axis, first: other_first })
-                    if axis == other_axis && (*first != one.turned) != (*other_first != other.turned) =>
-                {
-                    return LEXICON.axes.get(usize::from(*axis)).copied();
-                }
-                (Tag::Role { pair, first }, Tag::Role { pair: other_pair, first: other_first })
-                    if pair == other_pair && first != other_first =>
-                {
-                    return Some(Rule::Role);
-                }
-                _ => {}
-            }
+    let ends = |a: &Tag, b: &Tag| match (a, b) {
+        (Tag::Pole { axis, first }, Tag::Pole { axis: other_axis, first: other_first })
+            if axis == other_axis && (*first != one.turned) != (*other_first != other.turned) =>
+        {
+            LEXICON.axes.get(usize::from(*axis)).copied()
         }
+        (Tag::Role { pair, first }, Tag::Role { pair: other_pair, first: other_first })
+            if pair == other_pair && first != other_first =>
+        {
+            Some(Rule::Role)
+        }
+        _ => None,
+    };
+    // Of several the first in order of declaration, whichever side's tags are gone through first.
+    let ends = one.tags.iter().flat_map(|a| other.tags.iter().filter_map(move |b| ends(a, b)));
+    if let Some(rule) = ends.min() {
+        return Some(rule);
     }
     if one.turned != other.turned {
         return None;
@@ -195,10 +199,10 @@ pub(super) fn clash(one: &Unit, other: &Unit) -> Option<Rule> {
                         return None;
                     }
                     let rule = LEXICON.classes.get(usize::from(*class)).map(|class| class.rule);
-                    found = found.into_iter().chain(rule).min_by_key(|rule| telling(*rule));
+                    found = most_telling(found, rule);
                 }
                 (Tag::Measure(measure), Tag::Measure(other_measure)) if measure != other_measure => {
-                    found = found.or(Some(Rule::Comparative));
+                    found = most_telling(found, Some(Rule::Comparative));
                 }
                 (Tag::Synonym(x), Tag::Synonym(y)) if x == y => return None,
                 _ => {}
@@ -208,7 +212,7 @@ pub(super) fn clash(one: &Unit, other: &Unit) -> Option<Rule> {
     found
 }
 
-/// Of several rules the most telling: "German" names a language before it names a place.
-fn telling(rule: Rule) -> (bool, Rule) {
-    (rule == Rule::Entity, rule)
+/// Of two rules the more telling: "German" names a language before it names a place.
+fn most_telling(one: Option<Rule>, other: Option<Rule>) -> Option<Rule> {
+    one.into_iter().chain(other).min_by_key(|rule| (*rule == Rule::Entity, *rule))
 }
