@@ -325,7 +325,8 @@ impl<'de> Visitor<'de> for JsonVisitor {
 }
 
 /// A member's name, borrowed where it holds no escape.
-struct Name<'a>(Cow<'a, str>);
+#[derive(Debug, PartialEq)]
+pub(super) struct Name<'a>(pub(super) Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::borrowed::BorrowedValue;
 use super::chunks::Chunks;
 use super::fold::{self, Choice};
 use super::reply::{self, malformed, pieces};
@@ -38,53 +39,54 @@ pub(crate) fn read(mut body: Json<'_>) -> Option<Request<'_>> {
 /// Gathers a reply.
 pub(crate) fn gather(form: Form, body: &Bytes) -> Result<Reply, Unstorable> {
     match form {
-        Form::Json => judge(&reply::parse(body)?, body.clone()),
+        Form::Json => judge(body.clone()),
         Form::Sse { .. } => {
-            let document = fold::fold::<ChatChoice>(body, "chat.completion")?;
-            judge(&document, Bytes::from(document.to_string()))
+            judge(Bytes::from(fold::fold::<ChatChoice>(body, "chat.completion")?.to_string()))
         }
         Form::Ndjson => Err(malformed("NDJSON")),
     }
 }
 
 /// Whether a document is a whole reply, and what is in it.
-fn judge(document: &Value, bytes: Bytes) -> Result<Reply, Unstorable> {
+fn judge(bytes: Bytes) -> Result<Reply, Unstorable> {
+    let document = reply::parse(&bytes)?;
     let mut text = None;
     let mut tool_calls = false;
-    for choice in reply::whole_choices(document)? {
-        let message =
-            choice.get("message").and_then(Value::as_object).ok_or_else(|| malformed("no message"))?;
+    for choice in reply::whole_choices(&document)? {
+        let message = choice
+            .get("message")
+            .filter(|message| message.is_object())
+            .ok_or_else(|| malformed("no message"))?;
         if message.get("audio").is_some_and(|audio| !audio.is_null()) {
             // It can be neither streamed in pieces nor kept beyond the hour at which upstream forgets it.
             return Err(malformed("audio"));
         }
         let content = text_of(message, "content")?;
         let refusal = text_of(message, "refusal")?;
-        let calls =
-            message.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty())
-                || message.get("function_call").is_some_and(Value::is_object);
+        let calls = message
+            .get("tool_calls")
+            .and_then(BorrowedValue::as_array)
+            .is_some_and(|calls| !calls.is_empty())
+            || message.get("function_call").is_some_and(BorrowedValue::is_object);
         if content.trim().is_empty() && refusal.trim().is_empty() && !calls {
             return Err(Unstorable::Empty);
         }
         tool_calls |= calls
             || matches!(
-                choice.get("finish_reason").and_then(Value::as_str),
+                choice.get("finish_reason").and_then(BorrowedValue::as_str),
                 Some("tool_calls" | "function_call")
             );
         text.get_or_insert(if content.is_empty() { refusal } else { content });
     }
-    Ok(Reply {
-        document: bytes,
-        text: text.unwrap_or_default().to_owned(),
-        tool_calls,
-        usage: reply::usage(document, "prompt_tokens", "completion_tokens"),
-    })
+    let text = text.unwrap_or_default().to_owned();
+    let usage = reply::usage(&document, "prompt_tokens", "completion_tokens");
+    Ok(Reply { document: bytes, text, tool_calls, usage })
 }
 
-fn text_of<'a>(message: &'a Map<String, Value>, name: &str) -> Result<&'a str, Unstorable> {
+fn text_of<'d>(message: &'d BorrowedValue<'_>, name: &str) -> Result<&'d str, Unstorable> {
     match message.get(name) {
-        None | Some(Value::Null) => Ok(""),
-        Some(Value::String(text)) => Ok(text),
+        None | Some(BorrowedValue::Null) => Ok(""),
+        Some(BorrowedValue::Text(text)) => Ok(text),
         // Lists of parts, as some servers answer with, have no known form in a stream.
         Some(_) => Err(malformed(name)),
     }

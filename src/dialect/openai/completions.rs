@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::borrowed::BorrowedValue;
 use super::chunks::Chunks;
 use super::fold::{self, Choice};
 use super::reply::{self, malformed, pieces};
@@ -47,20 +48,20 @@ pub(crate) fn read(mut body: Json<'_>) -> Option<Request<'_>> {
 /// Gathers a reply.
 pub(crate) fn gather(form: Form, body: &Bytes) -> Result<Reply, Unstorable> {
     match form {
-        Form::Json => judge(&reply::parse(body)?, body.clone()),
+        Form::Json => judge(body.clone()),
         Form::Sse { .. } => {
-            let document = fold::fold::<TextChoice>(body, "text_completion")?;
-            judge(&document, Bytes::from(document.to_string()))
+            judge(Bytes::from(fold::fold::<TextChoice>(body, "text_completion")?.to_string()))
         }
         Form::Ndjson => Err(malformed("NDJSON")),
     }
 }
 
 /// Whether a document is a whole reply, and what is in it.
-fn judge(document: &Value, bytes: Bytes) -> Result<Reply, Unstorable> {
+fn judge(bytes: Bytes) -> Result<Reply, Unstorable> {
+    let document = reply::parse(&bytes)?;
     let mut first = None;
-    for choice in reply::whole_choices(document)? {
-        let text = choice.get("text").and_then(Value::as_str).ok_or_else(|| malformed("no text"))?;
+    for choice in reply::whole_choices(&document)? {
+        let text = choice.get("text").and_then(BorrowedValue::as_str).ok_or_else(|| malformed("no text"))?;
         if text.trim().is_empty() {
             return Err(Unstorable::Empty);
         }
@@ -69,12 +70,9 @@ fn judge(document: &Value, bytes: Bytes) -> Result<Reply, Unstorable> {
         }
         first.get_or_insert(text);
     }
-    Ok(Reply {
-        document: bytes,
-        text: first.unwrap_or_default().to_owned(),
-        tool_calls: false,
-        usage: reply::usage(document, "prompt_tokens", "completion_tokens"),
-    })
+    let text = first.unwrap_or_default().to_owned();
+    let usage = reply::usage(&document, "prompt_tokens", "completion_tokens");
+    Ok(Reply { document: bytes, text, tool_calls: false, usage })
 }
 
 /// A choice as its pieces arrive.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::reply::{malformed, refuse_error};
+use super::reply::malformed;
 use crate::dialect::Unstorable;
 use crate::dialect::sse;
 
@@ -36,7 +36,9 @@ pub(super) fn fold<C: Choice>(body: &[u8], object: &str) -> Result<Value, Unstor
         }
         let chunk: Map<String, Value> =
             serde_json::from_slice(&event.data).map_err(|error| Unstorable::malformed(&error))?;
-        refuse_error(&chunk)?;
+        if chunk.get("error").is_some_and(|error| !error.is_null()) {
+            return Err(Unstorable::Error);
+        }
         for (name, value) in chunk {
             match (name.as_str(), value) {
                 // What pads a chunk against eavesdroppers is no part of the reply.

@@ -4,25 +4,24 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::borrowed::BorrowedValue;
 use crate::dialect::members::members;
 use crate::dialect::template::{Slot, Template, Writer};
 use crate::dialect::{ReplayError, Unstorable, Usage};
 
 /// Reads a reply that came as one document. A report of an error is none.
-pub(super) fn parse(body: &[u8]) -> Result<Value, Unstorable> {
-    let document: Value = serde_json::from_slice(body).map_err(|error| Unstorable::malformed(&error))?;
-    refuse_error(document.as_object().ok_or_else(|| malformed("no JSON object"))?)?;
-    Ok(document)
-}
-
-/// Refuses a document, or a stream's chunk, that reports an error.
-pub(super) fn refuse_error(document: &Map<String, Value>) -> Result<(), Unstorable> {
+pub(super) fn parse(body: &[u8]) -> Result<BorrowedValue<'_>, Unstorable> {
+    let document: BorrowedValue<'_> =
+        serde_json::from_slice(body).map_err(|error| Unstorable::malformed(&error))?;
+    if !document.is_object() {
+        return Err(malformed("no JSON object"));
+    }
     if document.get("error").is_some_and(|error| !error.is_null()) {
         return Err(Unstorable::Error);
     }
-    Ok(())
+    Ok(document)
 }
 
 /// The error for a reply of no known shape.
@@ -49,25 +48,28 @@ pub(super) fn incomplete(reason: &str) -> Unstorable {
 }
 
 /// The choices of a reply in the order of their indexes, each with the reason why it ended, which must be a good one.
-pub(super) fn whole_choices(document: &Value) -> Result<&Vec<Value>, Unstorable> {
-    let choices = document.get("choices").and_then(Value::as_array).ok_or_else(|| malformed("no choices"))?;
+pub(super) fn whole_choices<'d, 'a>(
+    document: &'d BorrowedValue<'a>,
+) -> Result<&'d [BorrowedValue<'a>], Unstorable> {
+    let choices =
+        document.get("choices").and_then(BorrowedValue::as_array).ok_or_else(|| malformed("no choices"))?;
     if choices.is_empty() {
         return Err(Unstorable::Empty);
     }
     let mut before = None;
     for choice in choices {
         // As a stream has them: there a choice is known by its index alone, so that two of one would become one.
-        let index = choice.get("index").map_or(Some(0), Value::as_u64);
+        let index = choice.get("index").map_or(Some(0), BorrowedValue::as_u64);
         let index = index.filter(|index| before.is_none_or(|before| before < *index));
         before = Some(index.ok_or_else(|| malformed("a choice's index"))?);
         match choice.get("finish_reason") {
             // OpenAI's reasons for a whole reply, then those that servers which imitate it use for the same.
-            Some(Value::String(reason)) => match reason.as_str() {
+            Some(BorrowedValue::Text(reason)) => match reason.as_ref() {
                 "stop" | "tool_calls" | "function_call" | "eos" | "eos_token" | "stop_sequence"
                 | "end_turn" => {}
                 _ => return Err(incomplete(reason)),
             },
-            Some(Value::Null) | None => return Err(Unstorable::Truncated),
+            Some(BorrowedValue::Null) | None => return Err(Unstorable::Truncated),
             Some(_) => return Err(malformed("finish_reason")),
         }
     }
@@ -76,10 +78,13 @@ pub(super) fn whole_choices(document: &Value) -> Result<&Vec<Value>, Unstorable>
 
 /// The tokens of `usage`, counted under these names; `None` where upstream did not count both. What it tells of them
 /// beyond stands in objects of the same names with `_details`.
-pub(super) fn usage(document: &Value, input: &str, output: &str) -> Option<Usage> {
+pub(super) fn usage(document: &BorrowedValue<'_>, input: &str, output: &str) -> Option<Usage> {
     let usage = document.get("usage")?;
     let detail = |of: &str, name: &str| {
-        usage.get(format!("{of}_details")).and_then(|details| details.get(name)?.as_u64()).unwrap_or_default()
+        usage
+            .get(&format!("{of}_details"))
+            .and_then(|details| details.get(name)?.as_u64())
+            .unwrap_or_default()
     };
     Some(Usage {
         input: usage.get(input)?.as_u64()?,

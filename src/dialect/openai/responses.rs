@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::borrowed::BorrowedValue;
 use super::reply::{self, malformed};
 use super::{request, response_events};
 use crate::dialect::json::{Json, Object};
@@ -150,26 +151,32 @@ fn parse(value: &RawValue) -> Result<Value, Unstorable> {
 /// Whether a document is a whole reply, and what is in it.
 fn judge(bytes: Bytes) -> Result<Reply, Unstorable> {
     let document = reply::parse(&bytes)?;
-    match document.get("status").and_then(Value::as_str) {
+    match document.get("status").and_then(BorrowedValue::as_str) {
         Some("completed") => {}
         Some("failed") => return Err(Unstorable::Error),
         Some(status) => {
-            let reason = document.pointer("/incomplete_details/reason").and_then(Value::as_str);
+            let reason =
+                document.get("incomplete_details").and_then(|details| details.get("reason")?.as_str());
             return Err(reply::incomplete(reason.unwrap_or(status)));
         }
         None => return Err(malformed("no status")),
     }
-    let output = document.get("output").and_then(Value::as_array).ok_or_else(|| malformed("no output"))?;
+    let output =
+        document.get("output").and_then(BorrowedValue::as_array).ok_or_else(|| malformed("no output"))?;
     let (mut text, mut refusal, mut tool_calls) = (String::new(), String::new(), false);
     for item in output {
-        match item.get("type").and_then(Value::as_str) {
+        match item.get("type").and_then(BorrowedValue::as_str) {
             Some("reasoning" | "compaction") => {}
             Some("message") => {
-                if item.get("status").and_then(Value::as_str).is_some_and(|status| status != "completed") {
+                if item
+                    .get("status")
+                    .and_then(BorrowedValue::as_str)
+                    .is_some_and(|status| status != "completed")
+                {
                     return Err(Unstorable::Incomplete("a message".to_owned()));
                 }
-                for part in item.get("content").and_then(Value::as_array).into_iter().flatten() {
-                    let text_of = |name| part.get(name).and_then(Value::as_str).unwrap_or_default();
+                for part in item.get("content").and_then(BorrowedValue::as_array).into_iter().flatten() {
+                    let text_of = |name| part.get(name).and_then(BorrowedValue::as_str).unwrap_or_default();
                     text.push_str(text_of("text"));
                     refusal.push_str(text_of("refusal"));
                 }
@@ -182,12 +189,9 @@ fn judge(bytes: Bytes) -> Result<Reply, Unstorable> {
     if text.trim().is_empty() && refusal.trim().is_empty() && !tool_calls {
         return Err(Unstorable::Empty);
     }
-    Ok(Reply {
-        document: bytes,
-        text: if text.is_empty() { refusal } else { text },
-        tool_calls,
-        usage: reply::usage(&document, "input_tokens", "output_tokens"),
-    })
+    let text = if text.is_empty() { refusal } else { text };
+    let usage = reply::usage(&document, "input_tokens", "output_tokens");
+    Ok(Reply { document: bytes, text, tool_calls, usage })
 }
 
 /// Replays a stored reply.
