@@ -3,6 +3,8 @@
 //! Called by [`super::compare`]. Every judgement is symmetric by construction: it is asked of both sides, or
 //! of unordered pairs.
 
+use std::ops::Range;
+
 use super::denial::{Denial, denial};
 use super::figures::{Numbers, numbers};
 use super::lexicon::{LEXICON, Tag};
@@ -48,6 +50,11 @@ impl Found {
         }
     }
 
+    /// A rule that decides here, though it does not everywhere.
+    fn vetoes(&mut self, rule: Rule) {
+        self.certain = self.certain.or(Some(rule));
+    }
+
     /// A rule that is sure where the prompts are near.
     fn near(&mut self, rule: Rule) {
         self.spoken(Some((rule, self.is_near())));
@@ -81,7 +88,7 @@ impl<'a> Pairing<'a> {
         if left.len().max(right.len()) > MOST_LEFT {
             // Too much to be looked through, and so nobody's to judge: each number and each piece of code left over
             // would be looked for in the whole of the other prompt.
-            found.certain = found.certain.or(Some(Rule::Doubt));
+            found.vetoes(Rule::Doubt);
             return found.verdict();
         }
         if let Some(Numbers { rule, sure }) = numbers(self, &left, &right, found.apart) {
@@ -94,16 +101,29 @@ impl<'a> Pairing<'a> {
             Denial::Unclear => found.soft.insert(Rule::Negation),
             Denial::Differs => found.near(Rule::Negation),
         }
-        each_pair(&left, &right, opposite).iter().for_each(|rule| found.near(rule));
+        let opposites = each_pair(&left, &right, opposite);
+        opposites.iter().for_each(|rule| found.near(rule));
+        if opposites.contains(Rule::Role) && found.is_near() {
+            // The tenant's rights and the landlord's: little else differs, so the other party is what is asked about.
+            found.vetoes(Rule::Role);
+        }
         each_pair(&left, &right, clash).iter().for_each(|rule| found.near(rule));
         // A word of a class in which one alone counts, and no other of the class opposite.
         let sure = found.apart <= 1;
         let alone: RuleSet = exact(&left).chain(exact(&right)).collect();
         alone.iter().for_each(|rule| found.spoken(Some((rule, sure))));
-        if self.turned_back() || self.particle() {
-            found.near(Rule::Direction);
-        } else if self.retargeted() {
-            found.spoken(Some((Rule::Direction, found.apart == 0)));
+        match self.turned_back() {
+            // Both ends, however much else differs.
+            (true, true) => found.spoken(Some((Rule::Direction, true))),
+            (true, false) | (false, true) => found.near(Rule::Direction),
+            (false, false) if self.particle() => found.near(Rule::Direction),
+            (false, false) if self.retargeted() => {
+                found.spoken(Some((Rule::Direction, found.apart == 0)));
+            }
+            (false, false) => {}
+        }
+        if self.exchanged() {
+            found.vetoes(Rule::Role);
         }
         if found.certain.is_some() {
             return found.verdict();
@@ -150,10 +170,10 @@ impl<'a> Pairing<'a> {
         (pair == other_pair && one != other).then_some(Rule::Role)
     }
 
-    /// The source of one is the target of the other.
-    fn turned_back(&self) -> bool {
+    /// Whether the source of the one is the target of the other, and whether its target is the other's source.
+    fn turned_back(&self) -> (bool, bool) {
         let opposite = |a: &Unit, b: &Unit| a.place == Place::Source && b.place == Place::Target;
-        self.pairs().any(|(a, b)| opposite(a, b) || opposite(b, a))
+        (self.pairs().any(|(a, b)| opposite(a, b)), self.pairs().any(|(a, b)| opposite(b, a)))
     }
 
     /// From x to y against y to x, where only one of the ends is marked.
@@ -193,6 +213,48 @@ impl<'a> Pairing<'a> {
             }
         }
         None
+    }
+
+    /// Two things that have changed places round what relates them, in prompts otherwise equal word for word: who does what to
+    /// whom, and what is bigger than what. Certain, since to everything else that compares two prompts they look the same.
+    fn exchanged(&self) -> bool {
+        let (one, other) = (&self.one.frame, &self.other.frame);
+        let apart: Vec<usize> =
+            one.iter().zip(other).enumerate().filter(|(_, (a, b))| a != b).map(|(at, _)| at).collect();
+        let length = apart.len() / 2;
+        let (before, behind) = apart.split_at(length);
+        let run = |places: &[usize]| match places {
+            [first, .., last] if last - first + 1 == length => Some(*first..*last + 1),
+            [only] => Some(*only..*only + 1),
+            _ => None,
+        };
+        let (Some(first), Some(second)) = (run(before), run(behind)) else { return false };
+        let said = |frame: &'a [String], places: &Range<usize>| frame.get(places.clone()).unwrap_or_default();
+        let (thing, counterpart) = (said(one, &first), said(one, &second));
+        // Of either prompt, since one may be without capitals.
+        let named = |places: &Range<usize>| {
+            self.one.units.iter().chain(&self.other.units).any(|unit| unit.name && places.contains(&unit.at))
+        };
+        let noun = |word: &String| {
+            !LEXICON.is_stop(word) && LEXICON.word(word).is_none_or(|word| word.parts.contains('n'))
+        };
+        let is_thing = |places: &Range<usize>| named(places) || said(one, places).iter().any(noun);
+        let relates = |word: &String| match LEXICON.word(word) {
+            _ if LEXICON.is_stop(word) => !DETERMINERS.contains(&word.as_str()),
+            Some(word) => word.parts.starts_with(['v', 'a']),
+            None => false,
+        };
+        let between = said(one, &(first.end..second.start));
+        let is_one_of =
+            |list: &[&str], words: &[String]| words.iter().any(|word| list.contains(&word.as_str()));
+        one.len() == other.len()
+            && said(other, &first) == counterpart
+            && said(other, &second) == thing
+            && is_thing(&first)
+            && is_thing(&second)
+            && between.iter().any(relates)
+            && !is_one_of(JOINERS, between)
+            && !is_one_of(MUTUAL, one)
     }
 
     fn tense(&self) -> Option<Rule> {
@@ -262,7 +324,7 @@ impl<'a> Pairing<'a> {
             words.sort_unstable();
             words
         };
-        let joins = |word: &String| matches!(word.as_str(), "and" | "or" | "vs" | "versus" | "plus");
+        let joins = |word: &String| JOINERS.contains(&word.as_str());
         let commutes = (first..=last)
             .filter(|at| !sites.contains(at))
             .flat_map(|at| [one, other].into_iter().filter_map(move |frame| frame.get(at)))
@@ -322,6 +384,41 @@ const PARTICLES: &[(&str, &str)] = &[
     ("and", "or"),
     ("if", "unless"),
     ("before", "after"),
+];
+
+/// Words round which things change places without a difference.
+const JOINERS: &[&str] = &["and", "or", "vs", "versus", "plus"];
+
+/// Words that relate nothing.
+const DETERMINERS: &[&str] = &["a", "an", "the", "this", "that", "these", "those"];
+
+/// Words that say of two things what holds both ways round.
+const MUTUAL: &[&str] = &[
+    "alike",
+    "between",
+    "both",
+    "combination",
+    "combine",
+    "common",
+    "compare",
+    "comparison",
+    "compatible",
+    "differ",
+    "difference",
+    "different",
+    "distance",
+    "equal",
+    "far",
+    "mix",
+    "mixture",
+    "relation",
+    "relationship",
+    "same",
+    "similar",
+    "similarity",
+    "together",
+    "versus",
+    "vs",
 ];
 
 /// Words of a class in which a group on one side alone counts.

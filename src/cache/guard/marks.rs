@@ -20,6 +20,9 @@ pub(super) fn places(units: &mut [Unit], pieces: &[Piece]) {
                 // Before a verb it only makes an infinitive.
                 "to" if distance == 0 && is_infinitive(pieces, unit.at) => Place::Plain,
                 "to" | "into" | "onto" | "arriving" => Place::Target,
+                "in" | "at" if before.checked_sub(1).and_then(|at| pieces.get(at)).is_some_and(arrives) => {
+                    Place::Target
+                }
                 "in" | "on" | "with" | "using" | "for" | "at" | "about" | "of" | "by" => Place::Aside,
                 "and" | "or" | "is" | "are" | "do" | "does" | "i" | "that" | "which" | "when" | "while" => {
                     Place::Plain
@@ -31,6 +34,10 @@ pub(super) fn places(units: &mut [Unit], pieces: &[Piece]) {
         }
         unit.place = place;
     }
+}
+
+fn arrives(piece: &Piece) -> bool {
+    matches!(piece.text.as_str(), "arrive" | "arrives" | "arriving")
 }
 
 /// Whether the piece at `at`, right behind `to`, is a verb in the infinitive.
