@@ -138,6 +138,7 @@ fn request(proxy: &Proxy, prompt: &str) -> Ask {
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
     asked: u32,
+    answerable: u32,
     right: u32,
     wrong: u32,
 }
@@ -172,17 +173,17 @@ async fn send_all<T: Send + 'static>(
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stream_of_questions_is_answered_rightly_or_not_from_the_cache() {
+/// Stores the prompts and asks the questions under an operating point; what came of them, kind by kind.
+async fn counts_at(max_error: f64) -> BTreeMap<&'static str, Count> {
     let upstream = upstream().await;
     let proxy = proxy_with(&upstream, |config| {
         config.embedder = EmbedderKind::Builtin;
+        config.max_error = max_error;
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         config.embedding = Embedding { threads, ..config.embedding.clone() };
     })
     .await;
     let (stored, asked) = stream();
-    let answerable = asked.iter().filter(|question| question.answered_by.is_some()).count();
     // Looked up, so that its embedding is there when it is stored, and answered by no other however near.
     let requests =
         stored.iter().map(|prompt| ((), request(&proxy, prompt).header("x-rejoinder-threshold", "1")));
@@ -200,6 +201,7 @@ async fn a_stream_of_questions_is_answered_rightly_or_not_from_the_cache() {
         let mut counts = table.lock();
         let count = counts.entry(question.kind).or_default();
         count.asked += 1;
+        count.answerable += u32::from(question.answered_by.is_some());
         if reply.layer().is_none() {
             assert_eq!(reply.status, 504, "{}", reply.text());
             return;
@@ -215,23 +217,39 @@ async fn a_stream_of_questions_is_answered_rightly_or_not_from_the_cache() {
     })
     .await;
     assert_eq!(upstream.count(), STORED, "nothing went upstream");
+    let counts = counts.lock();
+    counts.clone()
+}
 
-    let counts = counts.lock().clone();
-    for (kind, Count { asked, right, wrong }) in &counts {
-        println!("{kind:<24} asked {asked:>5}  right {right:>5}  wrong {wrong:>4}");
+/// Operating points, the least share of the answerable questions that each must answer rightly, and the largest share of all
+/// questions that it may answer wrongly.
+const POINTS: [(f64, f64, f64); 3] = [(0.02, 0.57, 0.01), (0.05, 0.66, 0.014), (0.15, 0.78, 0.033)];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_questions_is_answered_rightly_or_not_from_the_cache() {
+    for (max_error, least_right, most_wrong) in POINTS {
+        let counts = counts_at(max_error).await;
+        for (kind, Count { asked, right, wrong, .. }) in &counts {
+            println!("{max_error} {kind:<24} asked {asked:>5}  right {right:>5}  wrong {wrong:>4}");
+        }
+        let sum = |of: fn(&Count) -> u32| counts.values().map(of).sum::<u32>();
+        let (right, answerable, wrong) = (sum(|c| c.right), sum(|c| c.answerable), sum(|c| c.wrong));
+        println!(
+            "--max-error {max_error}: right {right} of {answerable} answerable, wrong {wrong} of {ASKED}"
+        );
+        let share = |part: u32, of: u32| f64::from(part) / f64::from(of);
+        assert!(share(right, answerable) >= least_right, "at {max_error}: {right} of {answerable} right");
+        let asked = sum(|count| count.asked);
+        assert!(share(wrong, asked) <= most_wrong, "at {max_error}: {wrong} of {asked} wrong");
+        // No kind may be a hole behind a good average.
+        let recall = |kind: &str| share(counts[kind].right, counts[kind].asked);
+        for (kind, floor) in [
+            ("suite: paraphrase", 0.55),
+            ("suite: surface", 0.6),
+            ("written: other words", 0.45),
+            ("template: other words", 0.85),
+        ] {
+            assert!(recall(kind) >= floor, "{kind} at {max_error}: {}", recall(kind));
+        }
     }
-    let right: u32 = counts.values().map(|count| count.right).sum();
-    let wrong: u32 = counts.values().map(|count| count.wrong).sum();
-    println!("right {right} of {answerable} answerable, wrong {wrong} of {ASKED}");
-    // Floors and a ceiling a little beyond what was measured: 89 of 131, 20 of 30, 330 of 682, 142 of 142; 13 wrong.
-    let recall = |kind: &str| f64::from(counts[kind].right) / f64::from(counts[kind].asked);
-    for (kind, floor) in [
-        ("suite: paraphrase", 0.6),
-        ("suite: surface", 0.6),
-        ("written: other words", 0.42),
-        ("template: other words", 0.9),
-    ] {
-        assert!(recall(kind) >= floor, "{kind}: {}", recall(kind));
-    }
-    assert!(wrong <= 20, "{wrong} of {ASKED} wrong");
 }
