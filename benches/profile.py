@@ -4,7 +4,7 @@
 Instructions do not depend on what else the machine does, so these are the figures to compare before and after a
 change. Needs valgrind and strace. The kernel's own instructions are not counted.
 
-    benches/profile.py [--endpoint /api/generate] [--stream] [--miss] [--bare] [--top 25] [--inclusive] [--no-request-log] [--redis] [--no-lines]
+    benches/profile.py [--endpoint /api/generate] [--stream] [--miss] [--bare] [--top 25] [--inclusive] [--no-request-log] [--redis [--validated]] [--no-lines]
 """
 
 import argparse
@@ -37,6 +37,7 @@ def arguments():
     parser.add_argument("--top", type=int, default=25)
     parser.add_argument("--no-request-log", action="store_true")
     parser.add_argument("--redis", action="store_true", help="the store in Redis, without the hot tier in process")
+    parser.add_argument("--validated", action="store_true", help="with --redis: with the hot tier, asking Redis each time whether it is still the same")
     parser.add_argument("--inclusive", action="store_true", help="count what a function calls as its own too")
     parser.add_argument("--no-lines", action="store_true", help="the release as it is: soon built, inlined functions unseen")
     parser.add_argument("--keep", type=Path, help="keep callgrind's output in this file")
@@ -104,7 +105,8 @@ class Setup:
         settings = f"[log]\nrequests = {str(not options.no_request_log).lower()}\n"
         if options.redis:
             # Nothing is quick under valgrind.
-            settings += '[redis]\nhot_max_bytes = "0"\nconnect_timeout = "10s"\ncommand_timeout = "10s"\n'
+            tier = 'hot_max_age = "0s"' if options.validated else 'hot_max_bytes = "0"'
+            settings += f'[redis]\n{tier}\nconnect_timeout = "10s"\ncommand_timeout = "10s"\n'
             settings = f'redis_url = "{Redis(1, folder).url}"\n{settings}'
         config.write_text(settings)
         command = [programs["rejoinder"], "serve", "--config", config, "--embedder", "off"]

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use rejoinder::config::Config;
 use serde_json::json;
 
-use crate::support::redis::{Redis, Shared, patient_replica, redis, replica, until};
+use crate::support::redis::{Redis, Shared, patient_replica, patient_replica_with, redis, replica, until};
 use crate::support::relay::{Relay, Way};
 use crate::support::traffic::Question;
 use crate::support::{Proxy, Traffic, text_of, upstream};
@@ -50,35 +51,46 @@ async fn what_one_stores_or_takes_out_the_others_hear_of() {
     traffic.stop().await.assert_all_right("three replicas: stored, deleted, purged");
 }
 
-/// A fresh reply takes the place of the one before at every replica.
+/// A fresh reply takes the place of the one before at every replica, whether they hear of it or ask.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_replaces_the_others_serve_anew() {
-    let (upstream, redis) = (upstream().await, redis().await);
-    let (first, second) =
-        (patient_replica(&upstream, &redis.url()).await, patient_replica(&upstream, &redis.url()).await);
-    let prompt = spare(0).worded(0);
-    let body = json!({"model": "llama3.2", "messages": [{"role": "user", "content": prompt}]});
-    first.ask(&prompt).await;
-    second.until_known(spare(0)).await;
-    let before = second.ask(&prompt).await.json();
-    // What upstream says is the same; that it is another reply shows by the tokens counted.
-    let fresh = json!({
-        "id": "c", "object": "chat.completion", "created": 1, "model": "llama3.2",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Fresh."}}],
-    });
-    upstream.fault_next(crate::support::Fault::body("application/json", fresh.to_string()));
-    let reply = first.post("/v1/chat/completions", &body).header("cache-control", "no-cache").send().await;
-    assert_eq!(text_of(&reply.json()), "Fresh.");
-    assert_ne!(text_of(&before), "Fresh.");
-    for proxy in [&first, &second] {
-        for wording in 0..2 {
-            let prompt = spare(0).worded(wording);
-            // Asked of the cache alone: a miss while the one gives way to the other would fetch, and keep, the old reply.
-            until("the fresh one is served", async || {
-                let reply = proxy.look_up(&prompt).await;
-                reply.status == 200 && text_of(&reply.json()) == "Fresh."
-            })
-            .await;
+    for (number, hot_max_age) in [Config::default().redis.hot_max_age, Duration::ZERO].into_iter().enumerate()
+    {
+        let (upstream, redis) = (upstream().await, redis().await);
+        let url = redis.url();
+        let start = || patient_replica_with(&upstream, &url, |config| config.redis.hot_max_age = hot_max_age);
+        let (first, second) = (start().await, start().await);
+        let question = spare(number);
+        let prompt = question.worded(0);
+        let body = json!({"model": "llama3.2", "messages": [{"role": "user", "content": prompt}]});
+        first.ask(&prompt).await;
+        second.until_known(question).await;
+        let before = second.ask(&prompt).await.json();
+        // What upstream says is the same; that it is another reply shows by the tokens counted.
+        let fresh = json!({
+            "id": "c", "object": "chat.completion", "created": 1, "model": "llama3.2",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Fresh."}}],
+        });
+        upstream.fault_next(crate::support::Fault::body("application/json", fresh.to_string()));
+        let reply =
+            first.post("/v1/chat/completions", &body).header("cache-control", "no-cache").send().await;
+        assert_eq!(text_of(&reply.json()), "Fresh.");
+        assert_ne!(text_of(&before), "Fresh.");
+        for proxy in [&first, &second] {
+            for wording in 0..2 {
+                let prompt = question.worded(wording);
+                // Asked of the cache alone: a miss while the one gives way to the other would fetch, and keep, the old
+                // reply.
+                until("the fresh one is served", async || {
+                    let reply = proxy.look_up(&prompt).await;
+                    reply.status == 200 && text_of(&reply.json()) == "Fresh."
+                })
+                .await;
+            }
+        }
+        first.delete(&prompt).await;
+        for proxy in [&first, &second] {
+            proxy.until_unknown(question).await;
         }
     }
 }

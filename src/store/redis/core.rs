@@ -19,7 +19,7 @@ use super::hot::Hot;
 use super::link::{Link, LinkError};
 use super::names::Names;
 use super::partitions::{Listing, Loaded, News, Partitions, Version};
-use super::record::{self, Damage, Row, Seal, Values};
+use super::record::{self, Damage, Digest, Row, Seal, Values};
 use super::scripts::{Call, Scripts};
 
 /// Members asked for at once where an index has news.
@@ -107,6 +107,11 @@ impl Core {
     /// An entry as Redis has it, in one round trip. What cannot be used is removed, counted, and none; what is
     /// encrypted under another's key is none, and stays.
     pub(super) async fn read(&self, id: &EntryId) -> Result<Option<Entry>, StoreError> {
+        Ok(self.read_sealed(id).await?.map(|(entry, _)| entry))
+    }
+
+    /// As [`Core::read`], with its seal.
+    async fn read_sealed(&self, id: &EntryId) -> Result<Option<(Entry, Option<Digest>)>, StoreError> {
         let name = self.names.entry(id);
         // Room for all of it at once: the fields' names are short.
         let mut cmd = redis::Cmd::with_capacity(2 + record::FIELDS.len(), name.len() + 80);
@@ -116,8 +121,9 @@ impl Core {
             Err(error) if error.is_wrong_type() => Err(Damage::Broken),
             Err(error) => return Err(error.into()),
         };
+        let seal = values.as_ref().ok().and_then(record::seal_of);
         let damage = match values.and_then(|values| self.seal.read().read(values)) {
-            Ok(Some(entry)) if entry.key.id() == *id => return Ok(Some(entry)),
+            Ok(Some(entry)) if entry.key.id() == *id => return Ok(Some((entry, seal))),
             Ok(None) | Err(Damage::Locked) => return Ok(None),
             Ok(Some(_)) => Damage::Broken,
             Err(damage) => damage,
@@ -138,11 +144,34 @@ impl Core {
         }
         let id = key.id();
         let ticket = self.hot.ticket(&id);
+        if let Some((entry, seal)) = self.hot.sealed(key) {
+            if self.is_sealed_with(&id, &seal).await? {
+                self.hot.keep(ticket, &entry, Some(seal));
+                return Ok(Some(entry));
+            }
+            self.hot.forget(&id);
+        }
+        let ticket = self.hot.ticket(&id);
         // One of another key with the same id took its place, or its own does not come first to be seen.
-        let Some(entry) = self.read(&id).await?.filter(|entry| entry.key == *key) else { return Ok(None) };
+        let Some((entry, seal)) = self.read_sealed(&id).await?.filter(|(entry, _)| entry.key == *key) else {
+            return Ok(None);
+        };
         let entry = Arc::new(entry);
-        self.hot.keep(ticket, &entry);
+        self.hot.keep(ticket, &entry, seal);
         Ok(Some(entry))
+    }
+
+    /// Whether Redis still has an entry as it was read: of the same seal. A few bytes tell it, however long its reply.
+    async fn is_sealed_with(&self, id: &EntryId, seal: &Digest) -> Result<bool, StoreError> {
+        let name = self.names.entry(id);
+        let mut cmd = redis::Cmd::with_capacity(3, name.len() + 16);
+        cmd.arg("HGET").arg(&name).arg("seal");
+        match self.link.ask::<Value>(&cmd).await {
+            Ok(value) => Ok(matches!(value, Value::BulkString(there) if there == seal)),
+            // Another type of value: whoever reads the entry removes it.
+            Err(error) if error.is_wrong_type() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What was observed of the entry of this key and time. What cannot be read of it is counted and left out; it

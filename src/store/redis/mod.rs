@@ -95,7 +95,7 @@ pub struct RedisOptions {
     pub command_timeout: Duration,
     /// Bytes of whole entries in process; 0 keeps none.
     pub hot_max_bytes: u64,
-    /// How long one is kept.
+    /// How long one is served before Redis is asked whether it is still the same.
     pub hot_max_age: Duration,
     /// Bytes of embeddings in process.
     pub index_max_bytes: u64,
@@ -191,7 +191,7 @@ impl Redis {
             tokio::spawn(tidy(Arc::clone(&core), gone_members)).abort_handle(),
             tokio::spawn(expire(Arc::clone(&core))).abort_handle(),
         ];
-        if core.hot.is_on() {
+        if core.hot.relies_on_notices() {
             let listening = tracking::listen(link, Arc::clone(&core.hot), names);
             tasks.push(tokio::spawn(listening).abort_handle());
         }
@@ -239,7 +239,7 @@ impl Redis {
         }
         let id = entry.key.id();
         core.hot.forget(&id);
-        core.hot.keep(core.hot.ticket(&id), entry);
+        core.hot.keep(core.hot.ticket(&id), entry, None);
         if !core.link.is_up() {
             core.dropped.fetch_add(1, Ordering::Relaxed);
             return Err(StoreError::Unavailable("it is kept in this process alone, for a while".to_owned()));

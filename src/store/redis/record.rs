@@ -44,6 +44,9 @@ const ENCRYPTED: u8 = 2;
 
 const DIGEST_BYTES: usize = 16;
 
+/// What the `seal` field holds.
+pub(super) type Digest = [u8; DIGEST_BYTES];
+
 /// Bytes of an observation in the `evidence` field.
 const SEALED_BYTES: usize = OBSERVATION_BYTES + DIGEST_BYTES;
 
@@ -63,6 +66,11 @@ pub(super) const HEAD_FIELDS: [&str; 5] = ["query_hash", "query", "created_at", 
 
 /// Values of fields, as Redis gave them.
 pub(super) type Values = Vec<Option<Vec<u8>>>;
+
+/// The seal among the values of [`FIELDS`], which is proved once they are read.
+pub(super) fn seal_of(values: &Values) -> Option<Digest> {
+    values.last()?.as_deref()?.try_into().ok()
+}
 
 /// Why what stands in Redis cannot be used; it is counted and removed, or left where its key is missing alone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -304,20 +312,15 @@ impl Seal {
         (evidence, damaged)
     }
 
-    fn observation_digest(
-        &self,
-        key: &Key,
-        created_at: SystemTime,
-        observation: &[u8],
-    ) -> [u8; DIGEST_BYTES] {
+    fn observation_digest(&self, key: &Key, created_at: SystemTime, observation: &[u8]) -> Digest {
         self.digest([&b"observation"[..], &key.0, &milliseconds(created_at).to_le_bytes(), observation])
     }
 
-    fn embedding_digest(&self, entry: &Entry, content: &[u8]) -> [u8; DIGEST_BYTES] {
+    fn embedding_digest(&self, entry: &Entry, content: &[u8]) -> Digest {
         self.digest([&b"embedding"[..], &entry.key.0, &milliseconds(entry.created_at).to_le_bytes(), content])
     }
 
-    fn digest<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; DIGEST_BYTES] {
+    fn digest<'a>(&self, parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         for part in parts {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
