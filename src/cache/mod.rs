@@ -26,8 +26,8 @@ pub mod trial;
 pub mod verified;
 mod verify;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, warn};
@@ -91,6 +91,8 @@ pub struct Query {
     pub credential: Option<CredentialId>,
     /// What the client asked of the cache.
     pub directives: Directives,
+    /// See [`Cache::leanings`].
+    leanings: OnceLock<Leanings>,
 }
 
 /// A stored reply that may be served.
@@ -327,7 +329,16 @@ impl Cache {
                 credential: keys.credential(identity),
                 directives,
                 prompt: prompt.map(std::borrow::Cow::into_owned),
+                leanings: OnceLock::new(),
             }
+        })
+    }
+
+    /// What a request's prompt leans on besides its own words, of the rules in force. Looked for once, when somebody
+    /// first asks: a hit of the exact layer needs none of it, and a miss has time while upstream answers.
+    pub fn leanings(&self, query: &Query) -> Leanings {
+        *query.leanings.get_or_init(|| {
+            query.prompt.as_deref().map_or(Leanings::NONE, |prompt| self.rules.of(prompt, query.repeated))
         })
     }
 
@@ -412,8 +423,7 @@ impl Cache {
         place: Option<Placed>,
     ) -> bool {
         let tool_calls = reply.tool_calls;
-        let leanings =
-            query.prompt.as_deref().map_or(Leanings::NONE, |prompt| self.rules.of(prompt, query.repeated));
+        let leanings = self.leanings(query);
         let ttl = [query.directives.ttl, self.rules.ttl(leanings)]
             .into_iter()
             .flatten()

@@ -90,7 +90,7 @@ impl Cache {
         if !self.may_be_served(query).await {
             return Err(Miss::because(MissReason::CredentialUnverified));
         }
-        if let Some(leaning) = self.rules.of(prompt, query.repeated).first() {
+        if let Some(leaning) = self.leanings(query).first() {
             return Err(Miss { rule: Some(leaning.name()), ..Miss::because(MissReason::ExactOnly) });
         }
         let partition = self.partition(query, embedder, prompt);

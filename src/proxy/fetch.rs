@@ -147,8 +147,16 @@ impl Fetch {
         let idle = upstream.idle();
         let call = Call { model: Some(&query.model), stream: Some(form.is_stream()) };
         let mut span = spans::begin(Trace::current().as_ref(), &upstream, &call, &mut parts);
-        let sent = tokio::select! {
-            sent = upstream.send(parts, Body::Whole(body)) => sent,
+        // What storing will want to know of the request is looked for while upstream answers, once the request is out.
+        let meanwhile = async {
+            tokio::task::yield_now().await;
+            if storable {
+                cache.leanings(&query);
+            }
+        };
+        let exchange = async { tokio::join!(biased; upstream.send(parts, Body::Whole(body)), meanwhile) };
+        let (sent, ()) = tokio::select! {
+            sent = exchange => sent,
             () = leader.deserted() => return,
         };
         let response = match sent {
