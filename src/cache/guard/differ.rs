@@ -95,6 +95,7 @@ impl<'a> Pairing<'a> {
             found.spoken(Some((rule, sure)));
         }
         found.spoken(self.counted().map(|rule| (rule, true)));
+        found.spoken(self.repeated().map(|rule| (rule, true)));
         found.spoken(verbatim::left_over(&left, &right, self.one, self.other));
         match denial(self) {
             Denial::Same => {}
@@ -163,6 +164,14 @@ impl<'a> Pairing<'a> {
             .filter_map(|(a, b)| Some((next(&self.one.units, a)?, next(&self.other.units, b)?)))
             .any(|(a, b)| !same(a, b) && relation(a, b).is_none())
             .then_some(Rule::Number)
+    }
+
+    /// The same numbers, of which one prompt repeats another than the other does: the height on the side of 8 cm, or of
+    /// 9 cm, of a triangle with these sides.
+    fn repeated(&self) -> Option<Rule> {
+        let number = |unit: &&Unit| matches!(unit.kind, UnitKind::Number(_));
+        let (left, right) = self.said_again();
+        (left.iter().any(number) && right.iter().any(number)).then_some(Rule::Number)
     }
 
     fn asker(&self) -> Option<Rule> {

@@ -117,6 +117,14 @@ impl<'a> Pairing<'a> {
         over(&self.other.units, &self.left_of, &self.right_said)
     }
 
+    /// Units of either side without a partner that repeat what is said elsewhere.
+    pub(super) fn said_again(&self) -> (Vec<&'a Unit>, Vec<&'a Unit>) {
+        let again = |units: &'a [Unit], said: &[bool]| {
+            units.iter().zip(said).filter(|(_, said)| **said).map(|(unit, _)| unit).collect()
+        };
+        (again(&self.one.units, &self.left_said), again(&self.other.units, &self.right_said))
+    }
+
     /// The pairs with numbers on both sides.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&'a Unit, &'a Unit)> + '_ {
         self.right_of.iter().enumerate().filter_map(|(left, right)| {
