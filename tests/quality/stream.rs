@@ -5,12 +5,14 @@
 //! many that do. They come from the suite, whose prompts were read while the guard was written; from the groups that the
 //! verifier has not learnt from; and from templates. The floors here keep what was reached.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rejoinder::config::{EmbedderKind, Embedding};
+use rejoinder::embed::{Embedder, Embedding as Vector};
+use rejoinder::encoder::threads::{Threads, ThreadsOptions};
 use rejoinder::eval::pairs::{Format, read};
 use serde::Deserialize;
 use serde_json::json;
@@ -22,6 +24,9 @@ const TEMPLATES: &str = include_str!("stream.toml");
 
 const STORED: usize = 1_000;
 const ASKED: usize = 2_000;
+
+/// How many of the stored prompts come from templates.
+const TEMPLATES_STORED: usize = 132;
 
 #[derive(Deserialize)]
 struct Templates {
@@ -51,16 +56,43 @@ struct Group {
     different: Vec<(String, String)>,
 }
 
-/// The groups that `scripts/train-verifier` holds out: each tenth of a file.
+/// The groups that `scripts/train-verifier` holds out, each tenth of a file: every second of them first.
 fn held_out() -> Vec<Group> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/verifier/groups");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let lines = files.iter().flat_map(|file| {
-        let text = std::fs::read_to_string(file).unwrap();
-        text.lines().skip(7).step_by(10).map(str::to_owned).collect::<Vec<_>>()
-    });
-    lines.map(|line| serde_json::from_str(&line).unwrap()).collect()
+    let files: Vec<_> = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let each = |first| files.iter().flat_map(move |file| file.lines().skip(first).step_by(20));
+    each(7).chain(each(17)).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What is stored and asked of a group.
+struct Written {
+    anchor: String,
+    same: String,
+    different: String,
+}
+
+impl Written {
+    /// Whether two groups may well be of one thing, since their writers happened on it: nobody has said which of their
+    /// replies answers the other's questions.
+    fn is_near(&self, other: &Self) -> bool {
+        let asks = |one: &Self, stored: &str| {
+            [&one.anchor, &one.same, &one.different].into_iter().any(|prompt| share_words(prompt, stored))
+        };
+        asks(self, &other.anchor) || asks(other, &self.anchor)
+    }
+}
+
+/// Whether most of the longer words of two prompts are the same.
+fn share_words(one: &str, other: &str) -> bool {
+    let words = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|letter: char| !letter.is_alphanumeric());
+        words.filter(|word| word.len() > 3).map(str::to_lowercase).collect()
+    };
+    let (one, other) = (words(one), words(other));
+    let common = one.intersection(&other).count();
+    common > 0 && 3 * common >= 2 * (one.len() + other.len() - common)
 }
 
 /// The prompts to store, and the questions.
@@ -81,18 +113,24 @@ fn stream() -> (Vec<String>, Vec<Question>) {
         let answered_by = pair.same.then(|| pair.a.clone());
         asked.push(Question { kind, prompt: pair.b.clone(), answered_by });
     }
+    let mut groups: Vec<Written> = Vec::new();
     for (number, group) in held_out().into_iter().enumerate() {
-        if stored.contains(&group.anchor) {
-            continue;
+        let written = Written {
+            same: group.same[number % group.same.len()].clone(),
+            different: group.different[number % group.different.len()].0.clone(),
+            anchor: group.anchor,
+        };
+        if stored.len() + groups.len() < STORED - TEMPLATES_STORED
+            && !stored.contains(&written.anchor)
+            && groups.iter().all(|other| !written.is_near(other))
+        {
+            groups.push(written);
         }
-        let same = &group.same[number % group.same.len()];
-        let (different, _) = &group.different[number % group.different.len()];
-        let answered_by = Some(group.anchor.clone());
-        asked.push(Question { kind: "written: other words", prompt: same.clone(), answered_by });
-        let look_alike =
-            Question { kind: "written: look-alike", prompt: different.clone(), answered_by: None };
-        asked.push(look_alike);
-        stored.push(group.anchor);
+    }
+    for Written { anchor, same, different } in groups {
+        stored.push(anchor.clone());
+        asked.push(Question { kind: "written: other words", prompt: same, answered_by: Some(anchor) });
+        asked.push(Question { kind: "written: look-alike", prompt: different, answered_by: None });
     }
     let mut known = Vec::new();
     let mut unknown = Vec::new();
@@ -223,7 +261,7 @@ async fn counts_at(max_error: f64) -> BTreeMap<&'static str, Count> {
 
 /// Operating points, the least share of the answerable questions that each must answer rightly, and the largest share of all
 /// questions that it may answer wrongly.
-const POINTS: [(f64, f64, f64); 3] = [(0.02, 0.57, 0.01), (0.05, 0.66, 0.014), (0.15, 0.78, 0.033)];
+const POINTS: [(f64, f64, f64); 3] = [(0.02, 0.60, 0.01), (0.05, 0.70, 0.016), (0.15, 0.80, 0.034)];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_questions_is_answered_rightly_or_not_from_the_cache() {
@@ -251,5 +289,40 @@ async fn a_stream_of_questions_is_answered_rightly_or_not_from_the_cache() {
         ] {
             assert!(recall(kind) >= floor, "{kind} at {max_error}: {}", recall(kind));
         }
+    }
+}
+
+/// What the nearest stored prompt alone would tell: the guard, the verifier and the calibration are what answers the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn bare_similarity_answers_far_less_of_it_at_the_same_error() {
+    let embedder = Embedder::builtin(Threads::start(&ThreadsOptions::default()).unwrap()).unwrap();
+    let (stored, asked) = stream();
+    let mut embeddings = Vec::new();
+    for prompt in &stored {
+        embeddings.push(embedder.embed(prompt).await.unwrap());
+    }
+    let mut nearest = Vec::new();
+    for question in &asked {
+        let embedding = embedder.embed(&question.prompt).await.unwrap();
+        let similarity = |of: &Vector| embedding.similarity(of).unwrap().0;
+        let similarities = embeddings.iter().map(similarity).zip(&stored);
+        let (similarity, prompt) = similarities.max_by(|(one, _), (other, _)| one.total_cmp(other)).unwrap();
+        nearest.push((similarity, question.answered_by.as_ref() == Some(prompt)));
+    }
+    nearest.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    let count = |number: usize| f64::from(u32::try_from(number).unwrap());
+    let answerable = count(asked.iter().filter(|question| question.answered_by.is_some()).count());
+    for (_, least_right, most_wrong) in POINTS {
+        // The threshold that answers most and keeps to the same share of wrong ones.
+        let right = (0..nearest.len())
+            .map(|answered| {
+                let right = nearest.iter().take(answered).filter(|(_, is_right)| *is_right).count();
+                (right, answered - right)
+            })
+            .take_while(|(_, wrong)| count(*wrong) <= most_wrong * count(ASKED))
+            .last();
+        let share = right.map_or(0.0, |(right, _)| count(right) / answerable);
+        println!("bare similarity: {share:.3} of the answerable at {most_wrong} wrong");
+        assert!(3.0 * share < least_right, "{share} at {most_wrong}");
     }
 }
