@@ -103,7 +103,8 @@ pub struct Redis {
     pub command_timeout: Duration,
     /// Memory of this process for whole entries, which spare a round trip; 0 keeps none.
     pub hot_max_bytes: Bytes,
-    /// How long such an entry is served before Redis is asked whether it is still the same; 0 asks each time.
+    /// How long such an entry is served before Redis is asked whether it is still the same; 0 asks each time, and serves none
+    /// while Redis is gone.
     #[serde(with = "duration")]
     pub hot_max_age: Duration,
     /// Memory of this process for embeddings.

@@ -273,7 +273,7 @@ impl Proxy {
                         }
                     };
                     let fetch = self.fetch(prepared, parts, body, known, outcome.clone(), permit);
-                    tokio::spawn(Box::pin(fetch.run(leader)));
+                    tokio::spawn(fetch.run(leader));
                     return lead(reader, outcome).await;
                 }
             }
@@ -329,7 +329,7 @@ impl Proxy {
         let permit = permit.map_err(|error| Failure::new(error, outcome.clone()))?;
         let (leader, reader) = self.flights.alone();
         let fetch = self.fetch(prepared, parts, body, known, outcome.clone(), permit);
-        tokio::spawn(Box::pin(fetch.run(leader)));
+        tokio::spawn(fetch.run(leader));
         lead(reader, outcome).await
     }
 

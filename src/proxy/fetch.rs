@@ -4,6 +4,7 @@
 //! Called by [`super::cached`]; runs as a task of its own, so that it lives as long as anyone reads, and ends
 //! when the last reader goes.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -119,10 +120,11 @@ struct Gathering {
 }
 
 impl Fetch {
-    /// Fetches, and publishes into the flight.
-    pub fn run(mut self, leader: FlightLeader) -> impl Future<Output = ()> {
+    /// Fetches, and publishes into the flight. Boxed, since a task that is spawned is copied several times, and this one is
+    /// large.
+    pub fn run(mut self, leader: FlightLeader) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let trace = self.trace.take();
-        within(trace, self.fetch(leader))
+        Box::pin(within(trace, self.fetch(leader)))
     }
 
     async fn fetch(self, leader: FlightLeader) {
@@ -147,7 +149,8 @@ impl Fetch {
         let idle = upstream.idle();
         let call = Call { model: Some(&query.model), stream: Some(form.is_stream()) };
         let mut span = spans::begin(Trace::current().as_ref(), &upstream, &call, &mut parts);
-        // What storing will want to know of the request is looked for while upstream answers, once the request is out.
+        // What storing will want to know of the request is looked for while upstream is asked, behind the first poll of what
+        // sends: over a connection that is there the request is out by then.
         let meanwhile = async {
             tokio::task::yield_now().await;
             if storable {

@@ -56,7 +56,8 @@ struct Group {
     different: Vec<(String, String)>,
 }
 
-/// The groups that `scripts/train-verifier` holds out, each tenth of a file: every second of them first.
+/// The groups that `scripts/train-verifier` holds out, each tenth of a file: every second of them first, so that
+/// as many as there is room for come from all files.
 fn held_out() -> Vec<Group> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/verifier/groups");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -74,8 +75,8 @@ struct Written {
 }
 
 impl Written {
-    /// Whether two groups may well be of one thing, since their writers happened on it: nobody has said which of their
-    /// replies answers the other's questions.
+    /// Whether two groups may well ask about one thing, by chance: nobody has said which of their replies answers the
+    /// other's questions.
     fn is_near(&self, other: &Self) -> bool {
         let asks = |one: &Self, stored: &str| {
             [&one.anchor, &one.same, &one.different].into_iter().any(|prompt| share_words(prompt, stored))

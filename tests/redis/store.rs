@@ -531,10 +531,11 @@ async fn an_exact_hit_costs_one_command_and_a_popular_one_none() {
             assert_eq!(proxy.ask(&prompt).await.layer(), Some("exact"));
         }
         let mut calls = calls(&redis);
-        for reading in ["hget", "hmget"] {
-            let expected = if command == Some(reading) { HITS } else { 0 };
-            assert_eq!(calls.remove(reading).unwrap_or_default(), expected, "hot tier: {name}, {reading}");
-        }
+        let read = command.map(|command| calls.remove(command).unwrap_or_default());
+        // Hits are counted behind requests, by what reads a field too.
+        let asks = |read| (HITS..HITS + HITS / 2).contains(&read);
+        assert!(read.is_none_or(asks), "hot tier: {name}: {read:?} times {command:?}");
+        assert!(!calls.contains_key("hmget"), "hot tier: {name}: {calls:?}");
         // What passes behind requests does not pass for each of them.
         assert!(calls.values().all(|count| *count < HITS / 2), "hot tier: {name}: {calls:?}");
     }

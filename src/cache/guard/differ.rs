@@ -166,12 +166,16 @@ impl<'a> Pairing<'a> {
             .then_some(Rule::Number)
     }
 
-    /// The same numbers, of which one prompt repeats another than the other does: the height on the side of 8 cm, or of
-    /// 9 cm, of a triangle with these sides.
+    /// Both prompts have the same numbers, and each says one of them again, which is not the same one: of a triangle with
+    /// sides of 6 and 8 cm, the angle opposite the side of 6 cm, or of 8 cm.
     fn repeated(&self) -> Option<Rule> {
-        let number = |unit: &&Unit| matches!(unit.kind, UnitKind::Number(_));
+        let kinds = |units: Vec<&Unit>| -> Vec<NumberKind> {
+            let kind = |unit: &Unit| if let UnitKind::Number(kind) = unit.kind { Some(kind) } else { None };
+            units.into_iter().filter_map(kind).collect()
+        };
         let (left, right) = self.said_again();
-        (left.iter().any(number) && right.iter().any(number)).then_some(Rule::Number)
+        let (left, right) = (kinds(left), kinds(right));
+        left.iter().any(|kind| right.contains(kind)).then_some(Rule::Number)
     }
 
     fn asker(&self) -> Option<Rule> {

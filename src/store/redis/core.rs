@@ -149,9 +149,8 @@ impl Core {
                 self.hot.keep(ticket, &entry, Some(seal));
                 return Ok(Some(entry));
             }
-            self.hot.forget(&id);
+            self.hot.drop_sealed(&id, &seal);
         }
-        let ticket = self.hot.ticket(&id);
         // One of another key with the same id took its place, or its own does not come first to be seen.
         let Some((entry, seal)) = self.read_sealed(&id).await?.filter(|(entry, _)| entry.key == *key) else {
             return Ok(None);

@@ -3,7 +3,7 @@
 //! Redis tells when an entry changed ([`super::tracking`]); what was read before such a notice must not come in
 //! after it, so a reader takes a [`Ticket`] before it asks and hands it in with what it got. Where an entry cannot be
 //! relied upon, be it that no notices come or that it was read too long ago, Redis is asked for its seal alone, as a cache
-//! validates what it holds by its entity tag (RFC 9111 §4.3): the seal is over all of the entry.
+//! validates what it holds by its entity tag (RFC 9111 §4.3): the seal is over all that is kept here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use super::record::Digest;
 /// Counters of changes; two entries that share one merely cost each other a reading now and then.
 const COUNTERS: usize = 256;
 
-/// Whole entries, bounded in bytes and age.
+/// Whole entries, bounded in bytes.
 pub(super) struct Hot {
     entries: Cache<EntryId, Kept, ByBytes>,
     changes: [AtomicU64; COUNTERS],
@@ -99,6 +99,11 @@ impl Hot {
         if self.ticket(&id).0 != ticket.0 {
             self.entries.remove(&id);
         }
+    }
+
+    /// Redis no longer has what is sealed so. What came in meanwhile stays.
+    pub(super) fn drop_sealed(&self, id: &EntryId, seal: &Digest) {
+        self.entries.remove_if(id, |kept| kept.seal.as_ref() == Some(seal));
     }
 
     /// An entry changed.
@@ -199,6 +204,11 @@ mod tests {
         assert!(hot.sealed(&key(1)).is_none());
         hot.keep(hot.ticket(&key(1).id()), &Arc::new(entry(1)), None);
         assert!(hot.sealed(&key(1)).is_none(), "its seal is not known");
+        hot.keep(hot.ticket(&key(1).id()), &Arc::new(entry(1)), Some([8; 16]));
+        hot.drop_sealed(&key(1).id(), &[7; 16]);
+        assert!(hot.sealed(&key(1)).is_some(), "came in meanwhile");
+        hot.drop_sealed(&key(1).id(), &[8; 16]);
+        assert!(hot.sealed(&key(1)).is_none());
     }
 
     #[test]

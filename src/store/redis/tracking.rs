@@ -68,7 +68,7 @@ pub(super) async fn listen(link: Link, hot: Arc<Hot>, names: Names) {
             } else {
                 warn!(
                     error,
-                    "not listening to changes in Redis; the hot tier is out of use until that works"
+                    "not listening to changes in Redis; it is asked about each entry of the hot tier until that works"
                 );
                 told = true;
             }
