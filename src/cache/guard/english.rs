@@ -7,27 +7,62 @@ use std::sync::LazyLock;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-static WORDS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
-    include_str!("data/english.txt")
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty())
-        .collect()
-});
+use super::lexicon::{LEXICON, lines};
+
+/// Words that English sentences are full of.
+static TELLING: LazyLock<HashSet<&'static str>> =
+    LazyLock::new(|| lines(include_str!("data/english.txt")).collect());
+
+/// Words that sentences of other languages are full of.
+static FOREIGN: LazyLock<HashSet<&'static str>> =
+    LazyLock::new(|| lines(include_str!("data/foreign.txt")).collect());
 
 /// How much of a prompt is looked at, in words: it shows early.
 const LOOKED_AT: usize = 100;
 
-/// Whether a prompt has one of the words that give English away, and no more letters of another script than Latin.
-/// Errs towards `false`: a few words without a verb or a preposition could be of any language.
+/// Letters of a word that is looked up: shorter ones are words or abbreviations in any language.
+const LONG: usize = 3;
+
+/// Of how many words looked up one may be unknown.
+const ONE_UNKNOWN_OF: usize = 4;
+
+/// Whether a prompt has one of the words that give English away or, as a search in a few words, consists of English words, and
+/// has no more letters of another script than Latin. Errs towards `false`.
 pub fn is_english(prompt: &str) -> bool {
-    let (mut known, mut latin, mut other) = (false, 0_usize, 0_usize);
-    for word in prompt.unicode_words().take(LOOKED_AT) {
+    let (mut telling, mut latin, mut other) = (false, 0_usize, 0_usize);
+    for word in words(prompt) {
         // Letters of Latin, its accents and extensions end here (Unicode, Latin Extended-B).
         let is_latin = word.chars().all(|letter| letter < '\u{250}' || letter == '\u{2019}');
         *(if is_latin { &mut latin } else { &mut other }) += 1;
-        known = known || (is_latin && WORDS.contains(word.replace('\u{2019}', "'").to_lowercase().as_str()));
+        telling = telling || (is_latin && TELLING.contains(lower(word).as_str()));
     }
-    known && other < latin
+    other < latin && (telling || consists_of_english(prompt))
+}
+
+/// Whether at least two words are known as English, all but a few are, and none tells of another language. Numbers and names with
+/// digits are of none.
+fn consists_of_english(prompt: &str) -> bool {
+    let (mut known, mut unknown) = (0_usize, 0_usize);
+    for word in words(prompt).filter(|word| !word.contains(|letter: char| letter.is_ascii_digit())) {
+        let word = lower(word);
+        let word = word.strip_suffix("'s").unwrap_or(&word);
+        if FOREIGN.contains(word) || !word.is_ascii() {
+            return false;
+        }
+        if word.len() >= LONG {
+            let is_known = LEXICON.knows(word) || LEXICON.knows(&LEXICON.base(word));
+            *(if is_known { &mut known } else { &mut unknown }) += 1;
+        }
+    }
+    known >= 2 && unknown * ONE_UNKNOWN_OF <= known + unknown
+}
+
+fn words(prompt: &str) -> impl Iterator<Item = &str> {
+    prompt.unicode_words().take(LOOKED_AT)
+}
+
+fn lower(word: &str) -> String {
+    word.replace('\u{2019}', "'").to_lowercase()
 }
 
 #[cfg(test)]
@@ -42,6 +77,12 @@ mod tests {
             "Translate 'Guten Morgen' into Spanish",
             "Write a haiku",
             "explain the word 猫",
+            "ice floating reason",
+            "controlling mind",
+            "git: bring develop's commits over to main",
+            "normal adult resting pulse",
+            "Mexico City tap water drinkability",
+            "bash: abort on first error",
         ] {
             assert!(is_english(prompt), "{prompt}");
         }
@@ -56,6 +97,19 @@ mod tests {
             "как сбросить пароль",
             "パスワードをリセットする方法",
             "python3 venv",
+            "recette pain maison",
+            "restaurant central Paris menu du jour",
+            "Hotel Berlin Zentrum",
+            "Wetter Hamburg Wochenende",
+            "receta pan casero",
+            "hotel central Madrid con piscina",
+            "population de la France",
+            "ricetta pasta al forno",
+            "water koken",
+            "receita bolo chocolate",
+            "hotell Stockholm centrum",
+            "cara reset password gmail",
+            "przepis na chleb",
             "",
         ] {
             assert!(!is_english(prompt), "{prompt}");
