@@ -3,9 +3,10 @@
 //! Called by the reuse decision before it looks for neighbours. The phrases are in
 //! `data/leanings.txt`, one class a [`Leaning`].
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use super::lexicon::Lists;
+use super::lexicon::{Lists, lines};
 use super::named;
 use super::prepare::flat;
 use super::scan;
@@ -13,7 +14,7 @@ use super::scan;
 named! {
     /// What a prompt leans on besides its own words. The names are stable.
     Leaning {
-        /// What was said before: "the second one", "continue", "why?".
+        /// What was said before, or what it was sent with: "the second one", "continue", "is this sentence correct?".
         Context = "context",
         /// The moment of asking: "today", "latest", "now".
         Moment = "moment",
@@ -97,9 +98,21 @@ impl FromIterator<Leaning> for Leanings {
 /// A phrase that shows a leaning.
 struct Sign {
     leaning: Leaning,
-    /// The phrase in lower case between blanks.
+    /// The phrase in lower case between blanks, up to a gap.
     text: String,
+    /// What follows a gap of one word, where there is one.
+    behind: Option<String>,
     place: Place,
+}
+
+impl Sign {
+    /// Whether the words begin with the phrase.
+    fn begins(&self, words: &str) -> bool {
+        let Some(rest) = words.strip_prefix(&self.text) else { return false };
+        let Some(behind) = &self.behind else { return true };
+        rest.split_once(' ')
+            .is_some_and(|(word, _)| rest.get(word.len()..).is_some_and(|rest| rest.starts_with(behind)))
+    }
 }
 
 /// Where in a prompt a phrase counts.
@@ -114,6 +127,8 @@ enum Place {
     Brief,
     /// At the end of such a prompt.
     BriefEnd,
+    /// In such a prompt that gives nothing to work on, see [`gives_nothing`].
+    Empty,
     Whole,
     /// Shows nothing, and is passed over.
     Nowhere,
@@ -130,13 +145,15 @@ static SIGNS: LazyLock<Lists<String, Vec<Sign>>> = LazyLock::new(read);
 
 fn read() -> Lists<String, Vec<Sign>> {
     let mut signs = Lists::<String, Vec<Sign>>::default();
+    let mut lists = HashMap::new();
     let mut leaning = Leaning::Context;
-    for line in include_str!("data/leanings.txt").lines().map(str::trim) {
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
+    for line in lines(include_str!("data/leanings.txt")) {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             leaning = Leaning::from_name(name).unwrap_or(leaning);
+            continue;
+        }
+        if let Some((name, list)) = line.strip_prefix('@').and_then(|rest| rest.split_once(" = ")) {
+            lists.insert(name, list);
             continue;
         }
         let mut marks = line.chars();
@@ -145,17 +162,42 @@ fn read() -> Lists<String, Vec<Sign>> {
             (Some('~'), rest, _) => (Place::ShortStart, rest),
             (Some('%'), rest, _) if rest.ends_with('$') => (Place::BriefEnd, rest),
             (Some('%'), rest, _) => (Place::Brief, rest),
+            (Some('&'), rest, _) => (Place::Empty, rest),
             (Some('='), rest, _) => (Place::Whole, rest),
             (Some('!'), rest, _) => (Place::Nowhere, rest),
             (_, _, Some(rest)) => (Place::End, rest),
             _ => (Place::Anywhere, line),
         };
-        let text = flat(phrase);
-        if let Some(first) = text.split_whitespace().next() {
-            signs.entry(first.to_owned()).or_default().push(Sign { leaning, text, place });
+        for phrase in expanded(phrase, &lists) {
+            let (text, behind) = match phrase.split_once(" _ ") {
+                Some((text, behind)) => (flat(text), Some(flat(behind))),
+                None => (flat(&phrase), None),
+            };
+            if let Some(first) = text.split_whitespace().next() {
+                signs.entry(first.to_owned()).or_default().push(Sign { leaning, text, behind, place });
+            }
         }
     }
     signs
+}
+
+/// A phrase with each of its `(a|b)` and `@list` replaced by each of what they stand for.
+fn expanded(phrase: &str, lists: &HashMap<&str, &str>) -> Vec<String> {
+    let choice = phrase.split_once('(').and_then(|(before, rest)| {
+        let (choice, after) = rest.split_once(')')?;
+        Some((before, choice, after))
+    });
+    let named = || {
+        let (before, rest) = phrase.split_once('@')?;
+        let (name, after) = rest.split_at(rest.find(' ').unwrap_or(rest.len()));
+        Some((before, *lists.get(name)?, after))
+    };
+    match choice.or_else(named) {
+        Some((before, choice, after)) => {
+            choice.split('|').flat_map(|one| expanded(&format!("{before}{one}{after}"), lists)).collect()
+        }
+        None => vec![phrase.to_owned()],
+    }
 }
 
 /// Manners at the ends of a prompt, which leave it as short as it is.
@@ -192,9 +234,10 @@ pub fn leanings(prompt: &str) -> Leanings {
     // `flat` puts one blank between words and one at either end, so a word begins behind each blank but the last.
     let words = memchr::memchr_iter(b' ', text.as_bytes()).count() - 1;
     let (short, brief) = (words <= SHORT, words <= BRIEF);
+    let mut empty = None;
     while let Some(rest) = text.get(at..).filter(|rest| rest.len() > 1) {
         let word = rest.get(1..).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
-        let signs = || SIGNS.get(word).into_iter().flatten().filter(|sign| rest.starts_with(&sign.text));
+        let signs = || SIGNS.get(word).into_iter().flatten().filter(|sign| sign.begins(rest));
         if let Some(nothing) = signs().find(|sign| sign.place == Place::Nowhere) {
             at += nothing.text.len() - 1;
             continue;
@@ -207,6 +250,7 @@ pub fn leanings(prompt: &str) -> Leanings {
                 Place::End => rest.len() == sign.text.len(),
                 Place::Brief => brief,
                 Place::BriefEnd => brief && rest.len() == sign.text.len(),
+                Place::Empty => brief && *empty.get_or_insert_with(|| gives_nothing(prompt)),
                 Place::Whole | Place::Nowhere => false,
             };
             if applies {
@@ -224,6 +268,13 @@ pub fn leanings(prompt: &str) -> Leanings {
         found.insert(sign.leaning);
     }
     found
+}
+
+/// Whether a prompt has nothing in it that it could ask to be worked on: no quotation, code, number or second line, nothing
+/// behind a colon.
+fn gives_nothing(prompt: &str) -> bool {
+    let given = |letter: char| letter.is_ascii_digit() || matches!(letter, ':' | '\n' | '=');
+    !prompt.trim().contains(given) && !scan::quotes(prompt)
 }
 
 /// Beginnings of questions about how a thing is done, which have one answer for all who ask.

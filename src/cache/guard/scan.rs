@@ -112,6 +112,13 @@ pub(super) fn unmarked(prompt: &str) -> Cow<'_, str> {
     if says { Cow::Owned(text) } else { normal }
 }
 
+/// Whether a prompt quotes anything, or has code in it.
+pub(super) fn quotes(prompt: &str) -> bool {
+    let mut quotes = false;
+    parts(&normal(prompt), |part| quotes |= matches!(part, Part::Marked(..)));
+    quotes
+}
+
 /// One spelling of blanks, dashes and apostrophes.
 fn normal(prompt: &str) -> Cow<'_, str> {
     // Most prompts are of ASCII alone, which is composed as it is.
