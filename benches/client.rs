@@ -9,7 +9,7 @@
 //!                                                 the first of their numbers
 //! ```
 //!
-//! REQUEST is a file: `METHOD PATH`, then one body a line (none: no body), taken in turns. `{n}` in a body becomes
+//! REQUEST is a file: `METHOD PATH`, with a header field after each tab, then one body a line (none: no body), taken in turns. `{n}` in a body becomes
 //! a number that no other request of any run has, so that its prompt is unlike all others.
 
 use std::fmt::Write as _;
@@ -53,6 +53,7 @@ fn run(arguments: &[String]) -> anyhow::Result<()> {
 /// The requests of a run.
 struct Requests {
     line: String,
+    fields: String,
     bodies: Vec<String>,
     /// The first of this run's numbers: the time, so that no other run has them.
     first_number: u64,
@@ -62,10 +63,13 @@ impl Requests {
     fn read(path: &str) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
         let mut lines = text.lines();
-        let line = lines.next().context("an empty request file")?.to_owned();
+        let line = lines.next().context("an empty request file")?;
+        let mut parts = line.split('\t');
+        let line = parts.next().unwrap_or_default().to_owned();
+        let fields = parts.flat_map(|field| [field, "\r\n"]).collect();
         let bodies = lines.map(str::to_owned).collect();
         let first_number = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
-        Ok(Self { line, bodies, first_number })
+        Ok(Self { line, fields, bodies, first_number })
     }
 
     /// The bytes of the request with this place in the run; one place gives one number and one length.
@@ -78,7 +82,11 @@ impl Requests {
                 self.bodies.get(place % many).context("no body")?.replace("{n}", &format!("{number:020}"))
             }
         };
-        write!(out, "{} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer bench\r\n", self.line)?;
+        write!(
+            out,
+            "{} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer bench\r\n{}",
+            self.line, self.fields
+        )?;
         if !body.is_empty() {
             write!(out, "Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())?;
         }

@@ -9,3 +9,5 @@ TASKS = (
 )  # fmt: skip
 ASKED = "How do I {}?"
 REWORDED = ("How can I {}?", "What is the way to {}?", "How would I {}?", "How should I {}?", "What's the way to {}?")
+# A header field of a request of which nothing is remembered: its question is asked for the first time each time.
+FLEETING = "X-Rejoinder-TTL: 0"

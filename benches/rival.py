@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from lab import BenchError, Program, Spread, free_port, load, say
-from questions import ASKED, REWORDED, TASKS
+from questions import ASKED, FLEETING, REWORDED, TASKS
 from shared import CONNECTIONS, start_redis
 
 WANTED = Path(__file__).with_name("litellm.txt")
@@ -135,7 +135,7 @@ def semantic(bench):
     reworded = [bench.body(form.format(task), False) for form in REWORDED for task in TASKS]
     if HIT not in {name.lower() for name, _ in bench.ask(programs["LiteLLM"], reworded[0])[0]}:
         raise BenchError("LiteLLM does not answer by meaning")
-    file = bench.requests_file(f"POST {bench.options.endpoint}", reworded)
+    file = bench.requests_file(f"POST {bench.options.endpoint}\t{FLEETING}", reworded)
     what = "semantic hit, one at a time"
     before = {name: program.cpu_seconds() for name, program in programs.items()}
     rounds = one_at_a_time(bench, what, file, len(reworded), programs)

@@ -50,6 +50,11 @@ pub struct Fields<'a> {
 const SECONDS: &str = "a whole number of seconds";
 
 impl Directives {
+    /// Whether nothing of the request is to stay behind, be it its reply or a trace of its prompt.
+    pub fn is_fleeting(&self) -> bool {
+        self.no_store || self.ttl.is_some_and(|ttl| ttl.is_zero())
+    }
+
     /// Reads every `Cache-Control` value and the fields. Unknown cache directives are ignored (RFC 9111 §5.2.3).
     ///
     /// # Errors

@@ -14,6 +14,7 @@ pub mod directives;
 pub mod explain;
 pub mod guard;
 pub mod key;
+mod matches;
 pub mod near_misses;
 pub mod normalise;
 pub mod observations;
@@ -39,6 +40,7 @@ use decision::{Decision, Evidence, MissReason, Policy};
 use directives::Directives;
 use guard::Leanings;
 use key::{CredentialId, Identity, KeyRing, RequestId};
+use matches::Matches;
 use outcome::Layer;
 use pending::Pending;
 use rules::Rules;
@@ -66,6 +68,7 @@ pub struct Cache {
     ttl: Duration,
     credentials: Credentials,
     pending: Arc<Pending>,
+    matches: Arc<Matches>,
     trials: Trials,
     behind: Arc<Behind>,
     /// Embeddings asked for.
@@ -220,6 +223,7 @@ impl Cache {
             ttl: settings.ttl,
             credentials: Credentials::new(settings.credential_ttl),
             pending: Arc::default(),
+            matches: Arc::default(),
             behind: Arc::default(),
             embeddings: Arc::default(),
         }
@@ -241,6 +245,7 @@ impl Cache {
             ttl: settings.ttl,
             credentials: self.credentials.lasting(settings.credential_ttl),
             pending: Arc::clone(&self.pending),
+            matches: Arc::clone(&self.matches),
             behind: Arc::clone(&self.behind),
             embeddings: Arc::clone(&self.embeddings),
         }

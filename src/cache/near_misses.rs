@@ -104,8 +104,7 @@ impl NearMisses {
             _ => false,
         };
         // A request whose reply is to live for no time leaves no prompt behind either.
-        let fleeting = query.directives.no_store || query.directives.ttl.is_some_and(|ttl| ttl.is_zero());
-        if !near || self.most.load(Ordering::Relaxed) == 0 || fleeting {
+        if !near || self.most.load(Ordering::Relaxed) == 0 || query.directives.is_fleeting() {
             return;
         }
         let now = SystemTime::now();

@@ -10,8 +10,9 @@ use tracing::debug;
 
 use super::decision::{Decision, Evidence, Likeness, MissReason};
 use super::guard::{Prepared, is_english};
+use super::matches::Match;
 use super::outcome::Layer;
-use super::{ARRIVAL_TIMEOUT, Cache, Found, Miss, Query};
+use super::{ARRIVAL_TIMEOUT, Cache, Found, Hit, Miss, Query};
 use crate::store::entry::{Candidate, Entry, Placed};
 use crate::trace::step;
 use crate::verify::VerifyError;
@@ -56,13 +57,15 @@ pub(super) enum Purpose {
 }
 
 impl Cache {
-    /// The semantic layer: the nearest prompts of the same scope, judged.
+    /// The semantic layer: the entry that answered the same prompt before, else the nearest prompts of the same scope, judged.
     pub async fn semantic(&self, query: &Query, now: SystemTime) -> Found {
-        let (prompt, placed) = self.locate(query, Purpose::Serve).await?;
-        let mut found = {
+        let (mut found, place) = if let Some(hit) = self.matched_before(query, now).await {
+            (Ok(hit), None)
+        } else {
+            let (prompt, placed) = self.locate(query, Purpose::Serve).await?;
             let mut asked = Asked::new(query, prompt, now);
             let nearest = self.nearest(&mut asked, &placed).await;
-            nearest.map(|(entry, decision)| self.hit(entry, Layer::Semantic, decision))
+            (nearest.map(|(entry, decision)| self.matched(query, entry, decision)), Some(placed))
         };
         if self.trials.verified().is_some()
             && let Ok(hit) = found
@@ -73,9 +76,44 @@ impl Cache {
             if let (Some(entry), Some(decision)) = (&miss.candidate, &miss.decision) {
                 self.note_near_miss(query, entry, decision);
             }
-            miss.place = Some(placed);
+            miss.place = place;
         }
         found
+    }
+
+    /// A hit by meaning, which is remembered unless the client wants no trace.
+    fn matched(&self, query: &Query, entry: Arc<Entry>, decision: Decision) -> Hit {
+        if let Some(likeness) = decision.likeness
+            && !query.directives.is_fleeting()
+        {
+            self.matches.note(query.key, Match { entry: entry.key, likeness });
+        }
+        self.hit(entry, Layer::Semantic, decision)
+    }
+
+    /// The hit of the entry that answered the same prompt before, as it is judged now. A nearer one that came since is not
+    /// looked for.
+    async fn matched_before(&self, query: &Query, now: SystemTime) -> Option<Hit> {
+        let known = self.matches.find(&query.key)?;
+        if !self.leanings(query).is_empty() || !self.may_be_served(query).await {
+            return None;
+        }
+        let entry = self.store.get(&known.entry).await.ok()?;
+        let serves = |entry: &Arc<Entry>| {
+            let evidence =
+                Evidence { entry, likeness: Some(known.likeness), directives: &query.directives, now };
+            let same = entry.scope == query.scope && entry.endpoint == query.endpoint;
+            let decision = self.policy.decide(evidence);
+            let alike = same && decision.verdict.is_ok() && self.rules.of(&entry.prompt, false).is_empty();
+            alike.then_some(decision)
+        };
+        let Some((entry, decision)) =
+            entry.and_then(|entry| serves(&entry).map(|decision| (entry, decision)))
+        else {
+            self.matches.forget(&query.key);
+            return None;
+        };
+        Some(self.hit(entry, Layer::Semantic, decision))
     }
 
     /// Where to look for a request's prompt, which is embedded for it; or why nothing is looked for.

@@ -226,9 +226,7 @@ impl Cache {
     pub fn draws_audit(&self, query: &Query) -> bool {
         let share = self.trials.options.audit_share;
         let directives = &query.directives;
-        let forbidden = directives.no_store
-            || directives.only_if_cached
-            || directives.ttl.is_some_and(|ttl| ttl.is_zero());
+        let forbidden = directives.is_fleeting() || directives.only_if_cached;
         share > 0.0 && !forbidden && fastrand::f32() < share
     }
 

@@ -26,9 +26,7 @@ impl Cache {
         let directives = &query.directives;
         // Nothing is compared where upstream must not be asked, and what forbids traces leaves no evidence either: what
         // is trusted serves such requests without a lot.
-        let comparable = !directives.only_if_cached
-            && !directives.no_store
-            && directives.ttl.is_none_or(|ttl| !ttl.is_zero());
+        let comparable = !directives.only_if_cached && !directives.is_fleeting();
         let draw = if comparable { fastrand::f32() } else { 1.0 };
         let judgement = verified.decide(&evidence, hit.decision.confidence, draw);
         let miss = |reason| {

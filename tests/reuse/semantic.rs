@@ -7,6 +7,7 @@
     reason = "tables and helpers of tests"
 )]
 
+use http::Method;
 use rejoinder::config::EmbedderKind;
 use serde_json::{Value, json};
 
@@ -321,6 +322,56 @@ async fn the_embedder_is_called_only_after_the_exact_layer_missed() {
         assert_eq!(ask(QUESTION).await.layer(), Some("exact"));
     }
     assert_eq!(counters(&proxy).await["embeddings"], 2);
+}
+
+#[tokio::test]
+async fn what_was_matched_before_is_matched_again_without_an_embedding_while_its_entry_may_serve() {
+    let upstream = upstream().await;
+    let proxy = semantic_proxy(&upstream).await;
+    let ask = async |prompt: &str, headers: &[(&str, &str)]| {
+        let ask = proxy.post("/v1/chat/completions", &user(prompt));
+        headers.iter().fold(ask, |ask, (name, value)| ask.header(name, value)).send().await
+    };
+    let embeddings = async || counters(&proxy).await["embeddings"].as_u64().unwrap();
+    ask(QUESTION, &[]).await;
+    assert_eq!(ask(PARAPHRASE, &[("x-rejoinder-ttl", "0")]).await.layer(), Some("semantic"));
+    assert_eq!(embeddings().await, 2);
+    let first = ask(PARAPHRASE, &[]).await;
+    assert_eq!(embeddings().await, 3, "what is to live for no time leaves no trace");
+    let again = ask(PARAPHRASE, &[]).await;
+    for name in ["x-rejoinder-entry", "x-rejoinder-similarity"] {
+        assert_eq!(again.header(name), first.header(name), "{name}");
+    }
+    assert_eq!(again.layer(), Some("semantic"));
+    assert_eq!(embeddings().await, 3);
+
+    // Asked of less: the entry is looked for as any other, and found anew.
+    let raised = ask(PARAPHRASE, &[("x-rejoinder-threshold", "1"), ("x-rejoinder-ttl", "0")]).await;
+    assert!(raised.cache_status().ends_with("detail=below-threshold"), "{}", raised.cache_status());
+    assert_eq!(ask(PARAPHRASE, &[]).await.layer(), Some("semantic"));
+    assert_eq!(embeddings().await, 5);
+
+    let entry = format!("{}/entries/{}", proxy.admin_url(), first.header("x-rejoinder-entry").unwrap());
+    assert_eq!(Ask::new(Method::DELETE, &entry).send().await.status, 204);
+    let gone = ask(PARAPHRASE, &[("x-rejoinder-ttl", "0")]).await;
+    assert_eq!(gone.cache_status(), "rejoinder; fwd=miss; detail=no-candidate");
+    // The entry of the same key that is stored anew serves it as before.
+    ask(QUESTION, &[]).await;
+    assert_eq!(ask(PARAPHRASE, &[]).await.layer(), Some("semantic"));
+}
+
+#[tokio::test]
+async fn what_one_tenant_was_matched_with_is_no_faster_for_another() {
+    let upstream = upstream().await;
+    let proxy = semantic_proxy(&upstream).await;
+    let embeddings = async || counters(&proxy).await["embeddings"].as_u64().unwrap();
+    for (tenant, embedded) in [("Bearer alice", 2), ("Bearer bob", 4)] {
+        for prompt in [QUESTION, PARAPHRASE, PARAPHRASE] {
+            let body = user(prompt);
+            proxy.post("/v1/chat/completions", &body).header("authorization", tenant).send().await;
+        }
+        assert_eq!(embeddings().await, embedded, "{tenant}");
+    }
 }
 
 /// The last text part is the prompt; an image beside it is part of the scope.
