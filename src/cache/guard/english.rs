@@ -109,6 +109,8 @@ mod tests {
             "receita bolo chocolate",
             "hotell Stockholm centrum",
             "cara reset password gmail",
+            "Tom hat den Ball",
+            "comment dire chat",
             "przepis na chleb",
             "",
         ] {

@@ -270,11 +270,12 @@ pub fn leanings(prompt: &str) -> Leanings {
     found
 }
 
-/// Whether a prompt has nothing in it that it could ask to be worked on: no quotation, code, number or second line, nothing
-/// behind a colon.
+/// Whether a prompt has nothing in it that it could ask to be worked on: no quotation, code or equation, nothing behind a colon or in
+/// a second line.
 fn gives_nothing(prompt: &str) -> bool {
-    let given = |letter: char| letter.is_ascii_digit() || matches!(letter, ':' | '\n' | '=');
-    !prompt.trim().contains(given) && !scan::quotes(prompt)
+    let says = |text: &str| text.contains(char::is_alphanumeric);
+    let behind = |mark| prompt.trim_start().split_once(mark).is_some_and(|(_, text)| says(text));
+    !behind(':') && !behind('\n') && !prompt.contains('=') && !scan::quotes(prompt)
 }
 
 /// Beginnings of questions about how a thing is done, which have one answer for all who ask.
