@@ -3,6 +3,7 @@
 //!
 //! Called by `proxy` for `POST /explain`.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tracing::debug;
@@ -23,9 +24,17 @@ impl Cache {
         if self.trials.options().observe { Err(self.would_observe(query, &hit)) } else { Ok(hit) }
     }
 
-    /// What the semantic layer would find, and every candidate that it would judge on the way, nearest first. In mode
-    /// verified: if no lot fell on the request.
+    /// What the semantic layer would find, and every candidate that it would judge on the way, nearest first; the one that the prompt
+    /// was matched with before, where it serves. In mode verified: if no lot fell on the request.
     pub async fn explain_semantic(&self, query: &Query, now: SystemTime) -> (Found, Vec<Seen>) {
+        match self.remembered(query, now).await {
+            Ok(Some((entry, decision))) => {
+                let seen = vec![Seen { entry: Arc::clone(&entry), decision }];
+                return (Ok(Hit { entry, layer: Layer::Semantic, decision }), seen);
+            }
+            Ok(None) => {}
+            Err(miss) => return (Err(miss), Vec::new()),
+        }
         let (prompt, placed) = match self.locate(query, Purpose::Explain).await {
             Ok(located) => located,
             Err(miss) => return (Err(miss), Vec::new()),

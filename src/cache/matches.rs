@@ -1,8 +1,11 @@
 //! Matches of late: with which entry a prompt was answered by meaning, so that asking it again costs neither an embedding, nor a
 //! search, nor a verification.
 //!
-//! Called by the semantic layer. How two prompts compare does not change; whether the entry may serve is judged anew each
-//! time. Both are known by their exact keys, which their scope is part of: nobody's question makes another tenant's faster.
+//! Called by the semantic layer, in mode reuse alone: the other modes decide by more than how two prompts compare. That does not
+//! change; whether the entry may serve is judged anew each time, and an entry that was replaced is looked for as any other. Both
+//! prompts are known by their exact keys, which their scope is part of: nobody's question makes another tenant's faster.
+
+use std::time::SystemTime;
 
 use quick_cache::sync::Cache;
 
@@ -17,6 +20,8 @@ const MOST: usize = 16_384;
 pub(super) struct Match {
     /// The key of the entry.
     pub(super) entry: Key,
+    /// When it was stored.
+    pub(super) created_at: SystemTime,
     /// The whole comparison.
     pub(super) likeness: Likeness,
 }
@@ -40,10 +45,5 @@ impl Matches {
     /// Remembers it.
     pub(super) fn note(&self, asked: Key, found: Match) {
         self.0.insert(asked, found);
-    }
-
-    /// The entry does not answer it any more.
-    pub(super) fn forget(&self, asked: &Key) {
-        self.0.remove(asked);
     }
 }

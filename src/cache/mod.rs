@@ -69,6 +69,7 @@ pub struct Cache {
     credentials: Credentials,
     pending: Arc<Pending>,
     matches: Arc<Matches>,
+    remembers_matches: bool,
     trials: Trials,
     behind: Arc<Behind>,
     /// Embeddings asked for.
@@ -203,6 +204,9 @@ pub struct Settings {
     pub credential_ttl: Duration,
     /// What is compared with upstream's fresh replies.
     pub trials: TrialOptions,
+    /// Whether a prompt that was matched by meaning is matched with the same entry again without being looked for: where
+    /// nothing but the policy decides what is served.
+    pub remembers_matches: bool,
 }
 
 impl Cache {
@@ -224,6 +228,7 @@ impl Cache {
             credentials: Credentials::new(settings.credential_ttl),
             pending: Arc::default(),
             matches: Arc::default(),
+            remembers_matches: settings.remembers_matches,
             behind: Arc::default(),
             embeddings: Arc::default(),
         }
@@ -246,6 +251,7 @@ impl Cache {
             credentials: self.credentials.lasting(settings.credential_ttl),
             pending: Arc::clone(&self.pending),
             matches: Arc::clone(&self.matches),
+            remembers_matches: settings.remembers_matches,
             behind: Arc::clone(&self.behind),
             embeddings: Arc::clone(&self.embeddings),
         }

@@ -57,63 +57,73 @@ pub(super) enum Purpose {
 }
 
 impl Cache {
-    /// The semantic layer: the entry that answered the same prompt before, else the nearest prompts of the same scope, judged.
+    /// The semantic layer: the entry that the same prompt was matched with before, else the nearest prompts of the same scope,
+    /// judged.
     pub async fn semantic(&self, query: &Query, now: SystemTime) -> Found {
-        let (mut found, place) = if let Some(hit) = self.matched_before(query, now).await {
-            (Ok(hit), None)
-        } else {
-            let (prompt, placed) = self.locate(query, Purpose::Serve).await?;
+        if let Some((entry, decision)) = self.remembered(query, now).await? {
+            return Ok(self.hit(entry, Layer::Semantic, decision));
+        }
+        let (prompt, placed) = self.locate(query, Purpose::Serve).await?;
+        let mut found = {
             let mut asked = Asked::new(query, prompt, now);
             let nearest = self.nearest(&mut asked, &placed).await;
-            (nearest.map(|(entry, decision)| self.matched(query, entry, decision)), Some(placed))
+            nearest.map(|(entry, decision)| self.hit(entry, Layer::Semantic, decision))
         };
         if self.trials.verified().is_some()
             && let Ok(hit) = found
         {
             found = self.verify(query, hit).await;
         }
-        if let Err(miss) = &mut found {
-            if let (Some(entry), Some(decision)) = (&miss.candidate, &miss.decision) {
-                self.note_near_miss(query, entry, decision);
+        match &mut found {
+            Ok(hit) => self.remember(query, hit),
+            Err(miss) => {
+                if let (Some(entry), Some(decision)) = (&miss.candidate, &miss.decision) {
+                    self.note_near_miss(query, entry, decision);
+                }
+                miss.place = Some(placed);
             }
-            miss.place = place;
         }
         found
     }
 
-    /// A hit by meaning, which is remembered unless the client wants no trace.
-    fn matched(&self, query: &Query, entry: Arc<Entry>, decision: Decision) -> Hit {
-        if let Some(likeness) = decision.likeness
+    /// Remembers what a prompt was matched with, unless its request is to leave no trace.
+    fn remember(&self, query: &Query, hit: &Hit) {
+        if let Some(likeness) = hit.decision.likeness
+            && self.remembers_matches
             && !query.directives.is_fleeting()
         {
-            self.matches.note(query.key, Match { entry: entry.key, likeness });
+            let Entry { key, created_at, .. } = *hit.entry;
+            self.matches.note(query.key, Match { entry: key, created_at, likeness });
         }
-        self.hit(entry, Layer::Semantic, decision)
     }
 
-    /// The hit of the entry that answered the same prompt before, as it is judged now. A nearer one that came since is not
-    /// looked for.
-    async fn matched_before(&self, query: &Query, now: SystemTime) -> Option<Hit> {
-        let known = self.matches.find(&query.key)?;
-        if !self.leanings(query).is_empty() || !self.may_be_served(query).await {
-            return None;
+    /// The very entry that the same prompt was matched with before, if it may serve as it is judged now. A nearer one that came
+    /// since is not looked for.
+    pub(super) async fn remembered(
+        &self,
+        query: &Query,
+        now: SystemTime,
+    ) -> Result<Option<(Arc<Entry>, Decision)>, Miss> {
+        let known = self.matches.find(&query.key).filter(|_| self.remembers_matches);
+        let Some(known) = known.filter(|_| self.leanings(query).is_empty()) else { return Ok(None) };
+        if !self.may_be_served(query).await {
+            return Err(Miss::because(MissReason::CredentialUnverified));
         }
-        let entry = self.store.get(&known.entry).await.ok()?;
-        let serves = |entry: &Arc<Entry>| {
-            let evidence =
-                Evidence { entry, likeness: Some(known.likeness), directives: &query.directives, now };
-            let same = entry.scope == query.scope && entry.endpoint == query.endpoint;
-            let decision = self.policy.decide(evidence);
-            let alike = same && decision.verdict.is_ok() && self.rules.of(&entry.prompt, false).is_empty();
-            alike.then_some(decision)
-        };
-        let Some((entry, decision)) =
-            entry.and_then(|entry| serves(&entry).map(|decision| (entry, decision)))
-        else {
-            self.matches.forget(&query.key);
-            return None;
-        };
-        Some(self.hit(entry, Layer::Semantic, decision))
+        let _span = step("match lookup");
+        // What the store says against it is said of the lookup that follows.
+        let Ok(Some(entry)) = self.store.get(&known.entry).await else { return Ok(None) };
+        let same = entry.key == known.entry
+            && entry.created_at == known.created_at
+            && entry.scope == query.scope
+            && entry.endpoint == query.endpoint;
+        // Matched when another rule was in force.
+        if !same || !self.rules.of(&entry.prompt, false).is_empty() {
+            return Ok(None);
+        }
+        let evidence =
+            Evidence { entry: &entry, likeness: Some(known.likeness), directives: &query.directives, now };
+        let decision = self.policy.decide(evidence);
+        Ok(decision.verdict.is_ok().then_some((entry, decision)))
     }
 
     /// Where to look for a request's prompt, which is embedded for it; or why nothing is looked for.

@@ -156,6 +156,7 @@ impl Judge {
                 ttl: Duration::from_hours(24),
                 credential_ttl: Duration::from_hours(24),
                 trials: TrialOptions::OFF,
+                remembers_matches: false,
             },
         });
         Ok(Self { cache: Arc::new(cache), embedder, reply: reply()?, asked: AtomicU64::new(0) })

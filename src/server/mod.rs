@@ -263,6 +263,7 @@ fn settings(config: &Config, policy: Policy) -> cache::Settings {
             near_misses: config.cache.near_misses,
             verified: (config.mode == Mode::Verified).then(|| limits(config)),
         },
+        remembers_matches: config.mode == Mode::Reuse,
     }
 }
 
