@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use super::{EmbedError, EmbedderState, Embedding};
 use crate::encoder::VOCABULARY;
 use crate::encoder::layers::{Encoder, InferenceError, Workspace, resize};
+use crate::encoder::product::RowBits;
 use crate::encoder::threads::{Threads, ThreadsError};
 use crate::encoder::weights::{DamagedModel, HIDDEN};
 use crate::encoder::wordpiece::{WINDOW, WordPiece};
@@ -81,7 +82,7 @@ impl Model {
     fn load() -> Result<Self, DamagedModel> {
         let (words, mut reader) = Words::load()?;
         let positions = reader.vector(WINDOW * HIDDEN)?;
-        let encoder = Encoder::load(&mut reader, &Workspace::default().products)?;
+        let encoder = Encoder::load(&mut reader, &Workspace::default().products, RowBits::Thirteen)?;
         reader.finish()?;
         Ok(Self { words, positions, encoder })
     }

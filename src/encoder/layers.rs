@@ -14,7 +14,7 @@ use rten_simd::{SimdOp, SimdUnaryOp};
 use rten_tensor::{Matrix, NdTensorView};
 use rten_vecmath::{Gelu, Normalize, NormalizeOptions, Softmax, Sum, SumSquareSub};
 
-use super::product::{Dense, Onto, Products};
+use super::product::{Dense, Onto, Products, RowBits};
 use super::weights::{DamagedModel, HEADS, HIDDEN, INTERMEDIATE, LAYERS, Reader};
 
 const HEAD_WIDTH: usize = HIDDEN / HEADS;
@@ -76,17 +76,22 @@ pub struct Workspace {
 }
 
 impl Encoder {
-    /// Makes the weights of a file ready for this machine's kernel.
-    pub fn load(reader: &mut Reader<'_>, products: &Products) -> Result<Self, DamagedModel> {
+    /// Makes the weights of a file ready for this machine's kernel. `attention_bits` are those of what queries, keys and values are
+    /// made of, the one product in which 8 bits tell in an embedding.
+    pub fn load(
+        reader: &mut Reader<'_>,
+        products: &Products,
+        attention_bits: RowBits,
+    ) -> Result<Self, DamagedModel> {
         let norm = Norm::load(reader)?;
         let mut layers = Vec::with_capacity(LAYERS);
         for _ in 0..LAYERS {
             layers.push(Layer {
-                attention: Dense::load(reader, products, HIDDEN, 3 * HIDDEN)?,
-                projection: Dense::load(reader, products, HIDDEN, HIDDEN)?,
+                attention: Dense::load(reader, products, (HIDDEN, 3 * HIDDEN), attention_bits)?,
+                projection: Dense::load(reader, products, (HIDDEN, HIDDEN), RowBits::Eight)?,
                 projection_norm: Norm::load(reader)?,
-                expansion: Dense::load(reader, products, HIDDEN, INTERMEDIATE)?,
-                contraction: Dense::load(reader, products, INTERMEDIATE, HIDDEN)?,
+                expansion: Dense::load(reader, products, (HIDDEN, INTERMEDIATE), RowBits::Eight)?,
+                contraction: Dense::load(reader, products, (INTERMEDIATE, HIDDEN), RowBits::Eight)?,
                 contraction_norm: Norm::load(reader)?,
             });
         }
