@@ -1,5 +1,5 @@
 //! What the layers would find for a request, and why: the lookups that serve, without their effects. Nothing is counted,
-//! stored, taken for used or put on trial, and upstream is not asked (the embedder is).
+//! stored or put on trial, and upstream is not asked (the embedder is).
 //!
 //! Called by `proxy` for `POST /explain`.
 

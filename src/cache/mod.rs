@@ -447,7 +447,7 @@ impl Cache {
             namespace: query.directives.namespace.clone(),
             prompt: query.prompt.clone().unwrap_or_default(),
             reply,
-            created_at: SystemTime::now(),
+            created_at: Entry::moment(SystemTime::now()),
             ttl,
             took,
             poisoned: false,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::milliseconds;
 use crate::dialect::{Endpoint, Form, Reply};
 use crate::embed::{Embedding, Similarity};
 use crate::hexadecimal;
@@ -76,6 +77,11 @@ pub struct Placed {
 }
 
 impl Entry {
+    /// A time to the millisecond, as entries have it: what is read back is known for the same.
+    pub fn moment(time: SystemTime) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds(time))
+    }
+
     /// Since when it is stored; zero where the clock was set back.
     pub fn age(&self, now: SystemTime) -> Duration {
         now.duration_since(self.created_at).unwrap_or_default()

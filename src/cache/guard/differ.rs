@@ -3,8 +3,6 @@
 //! Called by [`super::compare`]. Every judgement is symmetric by construction: it is asked of both sides, or
 //! of unordered pairs.
 
-use std::ops::Range;
-
 use super::denial::{Denial, denial};
 use super::figures::{Numbers, numbers};
 use super::lexicon::{LEXICON, Tag};
@@ -228,46 +226,34 @@ impl<'a> Pairing<'a> {
         None
     }
 
-    /// Two things that have changed places round what relates them, in prompts otherwise equal word for word: who does what to
-    /// whom, and what is bigger than what. Certain, since to everything else that compares two prompts they look the same.
+    /// Two parts that have changed places round what relates them, in prompts otherwise equal word for word: who does what to whom,
+    /// what is bigger than what, which of two things is so and which otherwise. Certain, since to everything else that
+    /// compares two prompts they look the same.
     fn exchanged(&self) -> bool {
-        let (one, other) = (&self.one.frame, &self.other.frame);
-        let apart: Vec<usize> =
-            one.iter().zip(other).enumerate().filter(|(_, (a, b))| a != b).map(|(at, _)| at).collect();
-        let length = apart.len() / 2;
-        let (before, behind) = apart.split_at(length);
-        let run = |places: &[usize]| match places {
-            [first, .., last] if last - first + 1 == length => Some(*first..*last + 1),
-            [only] => Some(*only..*only + 1),
-            _ => None,
-        };
-        let (Some(first), Some(second)) = (run(before), run(behind)) else { return false };
-        let said = |frame: &'a [String], places: &Range<usize>| frame.get(places.clone()).unwrap_or_default();
-        let (thing, counterpart) = (said(one, &first), said(one, &second));
-        // Of either prompt, since one may be without capitals.
-        let named = |places: &Range<usize>| {
-            self.one.units.iter().chain(&self.other.units).any(|unit| unit.name && places.contains(&unit.at))
-        };
-        let noun = |word: &String| {
-            !LEXICON.is_stop(word) && LEXICON.word(word).is_none_or(|word| word.parts.contains('n'))
-        };
-        let is_thing = |places: &Range<usize>| named(places) || said(one, places).iter().any(noun);
-        let relates = |word: &String| match LEXICON.word(word) {
-            _ if LEXICON.is_stop(word) => !DETERMINERS.contains(&word.as_str()),
-            Some(word) => word.parts.starts_with(['v', 'a']),
-            None => false,
-        };
-        let between = said(one, &(first.end..second.start));
-        let is_one_of =
-            |list: &[&str], words: &[String]| words.iter().any(|word| list.contains(&word.as_str()));
-        one.len() == other.len()
-            && said(other, &first) == counterpart
-            && said(other, &second) == thing
-            && is_thing(&first)
-            && is_thing(&second)
-            && between.iter().any(relates)
-            && !is_one_of(JOINERS, between)
-            && !is_one_of(MUTUAL, one)
+        let (one, other) = (self.one.frame.as_slice(), self.other.frame.as_slice());
+        if one.len() != other.len() || one.iter().any(|word| MUTUAL.contains(&word.as_str())) {
+            return false;
+        }
+        let equal = |(a, b): &(&String, &String)| a == b;
+        let before = one.iter().zip(other).take_while(equal).count();
+        let behind = one.iter().rev().zip(other.iter().rev()).take_while(equal).count();
+        let apart = |frame: &'a [String]| frame.get(before..frame.len().checked_sub(behind)?);
+        let (Some(one), Some(other)) = (apart(one), apart(other)) else { return false };
+        if one.len() > MOST_EXCHANGED {
+            return false;
+        }
+        let says = |part: &[String]| part.iter().any(|word| !LEXICON.is_stop(word));
+        // Any way to read it: with words that occur twice there may be several.
+        (1..one.len()).any(|first| {
+            (first + 1..one.len()).any(|second| {
+                let (front, rest) = one.split_at(first);
+                let (between, back) = rest.split_at(second - first);
+                let turned = other.starts_with(back)
+                    && other.ends_with(front)
+                    && other.get(back.len()..back.len() + between.len()) == Some(between);
+                turned && says(front) && says(back) && relates(between)
+            })
+        })
     }
 
     fn tense(&self) -> Option<Rule> {
@@ -405,10 +391,29 @@ const JOINERS: &[&str] = &["and", "or", "vs", "versus", "plus"];
 /// Words that relate nothing.
 const DETERMINERS: &[&str] = &["a", "an", "the", "this", "that", "these", "those"];
 
+/// Words round which a question is turned into another form of itself.
+const COPULAS: &[&str] =
+    &["am", "are", "be", "can", "could", "did", "do", "does", "had", "has", "have", "is", "was", "were"];
+
+/// How many words may lie between the first and the last of two exchanged parts, both included.
+const MOST_EXCHANGED: usize = 32;
+
+/// Whether words between two parts make it matter which comes first.
+fn relates(between: &[String]) -> bool {
+    let is_in = |list: &[&str], word: &String| list.contains(&word.as_str());
+    let relating = |word: &String| match LEXICON.word(word) {
+        _ if LEXICON.is_stop(word) => !is_in(DETERMINERS, word) && !is_in(COPULAS, word),
+        Some(word) => word.parts.starts_with(['v', 'a']),
+        None => false,
+    };
+    between.iter().any(relating) && !between.iter().any(|word| is_in(JOINERS, word))
+}
+
 /// Words that say of two things what holds both ways round.
 const MUTUAL: &[&str] = &[
     "alike",
     "between",
+    "border",
     "both",
     "combination",
     "combine",
@@ -422,6 +427,9 @@ const MUTUAL: &[&str] = &[
     "distance",
     "equal",
     "far",
+    "friend",
+    "marry",
+    "meet",
     "mix",
     "mixture",
     "relation",
