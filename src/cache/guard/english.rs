@@ -83,6 +83,7 @@ mod tests {
             "normal adult resting pulse",
             "Mexico City tap water drinkability",
             "bash: abort on first error",
+            "ai image generator free",
         ] {
             assert!(is_english(prompt), "{prompt}");
         }
