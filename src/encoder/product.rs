@@ -1,10 +1,10 @@
 //! Products of rows of numbers with a matrix of weights: nearly all that a model computes.
 //!
-//! Called by [`super::layers`] and by the models for what they have beside layers. Where the machine multiplies
-//! integers of 8 bits faster than float32 (AVX512-VNNI, and NEON with dot products), rten-gemm does so: weights are
-//! levels of 8 bits with a scale for each column, rows are levels of 8 or 13 bits ([`RowBits`]) with a scale and a zero for each
-//! row. Sums are exact: no kernel saturates, 32 bits hold the worst. Other machines multiply the same weights in float32:
-//! the two differ by what the rows' bits lose.
+//! Called by [`super::layers`] and by the models for what they have beside layers. Weights are levels of 8 bits with a scale for
+//! each output. Where the machine multiplies integers of 8 bits at four times the numbers per instruction of float32
+//! (AVX512-VNNI, and NEON with dot products), rten-gemm does so: rows are levels of 8 or 13 bits ([`RowBits`]) with a scale and a
+//! zero for each row. With AVX2 alone rows are levels of 14 bits ([`pairs`]). Sums are exact: nothing saturates, 32 bits hold the
+//! worst. Other machines multiply the same weights in float32: all differ by what the rows' bits lose.
 //!
 //! Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 //! Inference".
@@ -14,12 +14,16 @@
     reason = "what is not inlined into a function for certain instructions is compiled for none of them"
 )]
 
+#[cfg(target_arch = "x86_64")]
+mod pairs;
+
 use rten_gemm::{BiasVector, GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedBMatrix};
 use rten_simd::ops::{BitOps, FloatOps, IntOps, NarrowSaturate, NumOps, ToFloat};
 use rten_simd::{Isa, Simd, SimdOp};
 use rten_tensor::Matrix;
 use rten_vecmath::MinMax;
 
+use self::pairs::Pairs;
 use super::layers::InferenceError;
 use super::weights::{DamagedModel, Reader};
 
@@ -52,7 +56,19 @@ pub struct Dense {
 
 enum Weights {
     Levels(Levels),
+    Pairs(Pairs, pairs::Machine),
     Floats(PackedBMatrix<f32>),
+}
+
+/// How a machine multiplies.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Integers of 8 bits, by rten-gemm.
+    Levels,
+    /// Pairs of integers of 16 bits.
+    Pairs(pairs::Machine),
+    /// Float32.
+    Floats,
 }
 
 /// `weight = scale * level`, a scale for each output.
@@ -78,10 +94,10 @@ pub struct Products {
     /// The kernels for this machine, the same in all threads and those the weights were packed for.
     integers: GemmExecutor<u8, i8, i32>,
     floats: GemmExecutor,
-    /// Which of them.
-    by_integers: bool,
+    way: Way,
     rows: Rows,
     sums: Vec<i32>,
+    pairs: pairs::Rows,
 }
 
 /// `number = scale * (high * 2^LOW_BITS + low - zero)`, a scale and a zero for each row; without a lower part
@@ -97,13 +113,18 @@ struct Rows {
 impl Default for Products {
     fn default() -> Self {
         let integers = GemmExecutor::<u8, i8, i32>::default();
-        let by_integers = FAST.contains(&integers.kernel_name()) && !integers.may_saturate();
+        let way = if FAST.contains(&integers.kernel_name()) && !integers.may_saturate() {
+            Way::Levels
+        } else {
+            pairs::detect().map_or(Way::Floats, Way::Pairs)
+        };
         Self {
             integers,
             floats: GemmExecutor::default(),
-            by_integers,
+            way,
             rows: Rows::default(),
             sums: Vec::new(),
+            pairs: pairs::Rows::default(),
         }
     }
 }
@@ -137,17 +158,21 @@ impl Dense {
             levels.extend(column);
             scales.push(scale);
         }
-        let weights = if products.by_integers {
-            let levels = Matrix::try_from_data([outputs, inputs], levels.as_slice()).ok()?;
-            let packed = products.integers.prepack_b(levels.transposed());
-            Weights::Levels(Levels { packed, row_bits, scales, sums })
-        } else {
-            let columns = levels.chunks_exact(inputs).zip(&scales);
-            let weights: Vec<f32> = columns
-                .flat_map(|(levels, scale)| levels.iter().map(move |level| f32::from(*level) * scale))
-                .collect();
-            let weights = Matrix::try_from_data([outputs, inputs], weights.as_slice()).ok()?;
-            Weights::Floats(products.floats.prepack_b(weights.transposed()))
+        let weights = match products.way {
+            Way::Levels => {
+                let levels = Matrix::try_from_data([outputs, inputs], levels.as_slice()).ok()?;
+                let packed = products.integers.prepack_b(levels.transposed());
+                Weights::Levels(Levels { packed, row_bits, scales, sums })
+            }
+            Way::Pairs(machine) => Weights::Pairs(Pairs::new(&levels, inputs, scales)?, machine),
+            Way::Floats => {
+                let columns = levels.chunks_exact(inputs).zip(&scales);
+                let weights: Vec<f32> = columns
+                    .flat_map(|(levels, scale)| levels.iter().map(move |level| f32::from(*level) * scale))
+                    .collect();
+                let weights = Matrix::try_from_data([outputs, inputs], weights.as_slice()).ok()?;
+                Weights::Floats(products.floats.prepack_b(weights.transposed()))
+            }
         };
         Some(Self { weights, bias })
     }
@@ -165,6 +190,13 @@ impl Dense {
                 RowBits::Eight => self.multiply_levels::<false>(levels, products, input, output, onto),
                 RowBits::Thirteen => self.multiply_levels::<true>(levels, products, input, output, onto),
             },
+            Weights::Pairs(weights, machine) => {
+                if !weights.fit(input, output) {
+                    return Err(InferenceError::Shape);
+                }
+                pairs::multiply(*machine, weights, &self.bias, &mut products.pairs, input, output, onto);
+                Ok(())
+            }
             Weights::Floats(weights) => self.multiply_floats(weights, &products.floats, input, output, onto),
         }
     }
@@ -347,6 +379,38 @@ impl<const TWO_PARTS: bool> SimdOp for Widen<'_, TWO_PARTS> {
     }
 }
 
+/// Other architectures have no AVX2: nothing of this is ever made.
+#[cfg(not(target_arch = "x86_64"))]
+mod pairs {
+    use super::Onto;
+
+    #[derive(Clone, Copy)]
+    pub enum Machine {}
+
+    pub enum Pairs {}
+
+    #[derive(Default)]
+    pub struct Rows;
+
+    pub fn detect() -> Option<Machine> {
+        None
+    }
+
+    impl Pairs {
+        pub fn new(_: &[i8], _: usize, _: Vec<f32>) -> Option<Self> {
+            None
+        }
+
+        pub fn fit(&self, _: &[f32], _: &[f32]) -> bool {
+            match *self {}
+        }
+    }
+
+    pub fn multiply(machine: Machine, _: &Pairs, _: &[f32], _: &mut Rows, _: &[f32], _: &mut [f32], _: Onto) {
+        match machine {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,14 +423,12 @@ mod tests {
         std::iter::repeat_with(|| random.f32() - 0.4).take(count).collect()
     }
 
-    /// This machine's own ways, and in float32.
-    fn all_ways() -> [(Products, RowBits); 3] {
-        let floats = Products { by_integers: false, ..Products::default() };
-        [
-            (Products::default(), RowBits::Thirteen),
-            (Products::default(), RowBits::Eight),
-            (floats, RowBits::Thirteen),
-        ]
+    /// This machine's own ways, pairs where it has what they take, and float32.
+    fn all_ways() -> impl Iterator<Item = (Products, RowBits)> {
+        let own = [RowBits::Thirteen, RowBits::Eight].map(|bits| (Products::default().way, bits));
+        let pairs = pairs::detect().map(|machine| (Way::Pairs(machine), RowBits::Thirteen));
+        let ways = own.into_iter().chain(pairs).chain([(Way::Floats, RowBits::Thirteen)]);
+        ways.map(|(way, bits)| (Products { way, ..Products::default() }, bits))
     }
 
     #[test]
