@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rejoinder::embed::Embedding;
+use rejoinder::store::content::{Content, Exchange};
 use rejoinder::store::entry::{Entry, Key, Partition, Placed, Scope};
 use rejoinder::store::redis::RedisOptions;
 use rejoinder::store::{Store, StoreError};
@@ -450,14 +451,14 @@ async fn stored(one: Store, other: Store, layout: Layout, number: u64) -> Result
 /// An entry that the other replica holds is replaced, then removed.
 async fn changed(one: Store, other: Store, layout: Layout, number: u64) -> Result<Seen> {
     let placed = layout.placed(number)?;
-    let (query, mut entry) = (placed.embedding.clone(), layout.entry(number));
+    let (query, entry) = (placed.embedding.clone(), layout.entry(number));
     let key = entry.key;
     ensure!(means(&other, layout, number, &query).await?, "not found by meaning");
-    entry.reply.document = bytes::Bytes::from_static(b"{\"content\": \"another\"}");
-    let document = entry.reply.document.clone();
+    let document = b"{\"content\": \"another\"}";
+    let entry = Entry { content: Content::new(&Exchange { document, ..Exchange::default() }), ..entry };
     let started = Instant::now();
     one.put(entry, Some(placed)).await?;
-    let is_new = async || Ok(other.get(&key).await?.is_some_and(|entry| entry.reply.document == document));
+    let is_new = async || Ok(other.get(&key).await?.is_some_and(|entry| entry.document() == document[..]));
     let replaced = until(started, is_new).await?;
     let started = Instant::now();
     let removed = {

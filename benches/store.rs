@@ -49,7 +49,7 @@ fn entry(number: u64) -> Entry {
 
 fn own_bytes(entry: &Entry) -> usize {
     // The keys and the embedding as its model gives it are the entry's own too.
-    entry.model.len() + entry.prompt.len() + entry.reply.document.len() + entry.reply.text.len() + 96
+    entry.model().len() + entry.prompt().len() + entry.document_length() + 96
 }
 
 async fn put(store: &Store, number: u64, home: Partition, embedding: Embedding) -> Result<()> {
@@ -62,19 +62,23 @@ async fn put(store: &Store, number: u64, home: Partition, embedding: Embedding) 
 async fn memory(entries: u64) -> Result<()> {
     let before = resident()?;
     let store = Store::open(&roomy())?;
+    for number in 0..entries {
+        store.put(entry(number), None).await?;
+    }
+    let each = (resident()? - before) / entries;
+    let own = own_bytes(&entry(entries / 2));
+    let counted = store.usage().bytes / entries;
+    println!(
+        "memory: {entries} entries take {each} bytes each (counted: {counted}); text and keys are {own}"
+    );
     let mut random = Random(1);
     for number in 0..entries {
         // A hundred entries to a scope.
         put(&store, number, partition(number / 100), random.near(None, 1.0)?).await?;
     }
-    let after = resident()?;
-    let own = own_bytes(&entry(entries / 2));
-    println!(
-        "memory: {entries} entries take {} bytes each (counted: {}); text and keys are {own}, the vector {} in f32",
-        (after - before) / entries,
-        store.usage().bytes / entries,
-        DIMENSION * 4,
-    );
+    let each = (resident()? - before) / entries;
+    let (counted, vector) = (store.usage().bytes / entries, DIMENSION * 4);
+    println!("memory: {each} each with their vectors (counted: {counted}), which are {vector} in f32");
     Ok(())
 }
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use rejoinder::dialect::{Endpoint, Reply};
+use rejoinder::dialect::Endpoint;
 use rejoinder::embed::Embedding;
+use rejoinder::store::content::{Content, Exchange};
 use rejoinder::store::entry::{Entry, Key, Scope};
 
 /// Components of an embedding, as the built-in model's.
@@ -48,13 +48,15 @@ pub fn entry(number: u64, key: Key, scope: Scope) -> Entry {
         key,
         scope,
         endpoint: Endpoint::OpenAiChat,
-        model: "llama3.2".into(),
-        namespace: String::new(),
-        prompt: format!("What is the answer to question number {number}?"),
-        reply: Reply { document: Bytes::from(document), text, tool_calls: false, usage: None },
+        content: Content::new(&Exchange {
+            model: "llama3.2",
+            prompt: &format!("What is the answer to question number {number}?"),
+            document: document.as_bytes(),
+            ..Exchange::default()
+        }),
+        tool_calls: false,
         created_at: SystemTime::now(),
         ttl: Duration::from_hours(24),
-        took: None,
         poisoned: false,
     }
 }

@@ -177,7 +177,7 @@ impl Shape {
                 UpstreamShape::of(*upstream),
             ),
             normalised_prompt: prompt.clone(),
-            would_serve: served.as_ref().map(|entry| Served { entry: id(entry), reply: entry.text() }),
+            would_serve: served.as_ref().map(|entry| Served { entry: id(entry), reply: entry.reply().text }),
         }
     }
 }
@@ -205,7 +205,7 @@ impl CandidateShape {
         let certain = differences.and_then(|differences| differences.certain);
         Self {
             entry: id(&seen.entry),
-            prompt: seen.entry.prompt.chars().take(SHOWN).collect(),
+            prompt: seen.entry.prompt().chars().take(SHOWN).collect(),
             similarity: rounded(f64::from(decision.similarity.0)),
             rules: certain.into_iter().chain(soft).map(crate::cache::guard::Rule::name).collect(),
             verifier: likeness.and_then(|likeness| likeness.score).map(|score| rounded(f64::from(score.0))),

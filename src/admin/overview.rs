@@ -191,8 +191,8 @@ impl Overviews {
             .iter()
             .map(|found| TopEntry {
                 id: found.entry.key.id().to_string(),
-                model: found.entry.model.clone(),
-                prompt: found.entry.prompt.chars().take(SHOWN).collect(),
+                model: found.entry.model().to_owned(),
+                prompt: found.entry.prompt().chars().take(SHOWN).collect(),
                 hits: found.hits,
             })
             .collect();

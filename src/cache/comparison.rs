@@ -126,11 +126,8 @@ impl Comparison {
 
 /// Compares two replies, whose texts are `one_text` and `other_text` (a store may keep a reply without its text).
 /// An embedder that fails leaves the cosine out. Of each text the first 64 KiB are looked at.
-pub async fn compare(
-    embedder: Option<&Embedder>,
-    (one, one_text): (&Reply, &str),
-    (other, other_text): (&Reply, &str),
-) -> Comparison {
+pub async fn compare(embedder: Option<&Embedder>, one: &Reply, other: &Reply) -> Comparison {
+    let (one_text, other_text) = (&*one.text, &*other.text);
     let same_kind = one.tool_calls == other.tool_calls;
     let textless = one.tool_calls || other.tool_calls || (one_text.is_empty() && other_text.is_empty());
     let (part, other_part) = (looked_at(one_text), looked_at(other_text));
@@ -276,11 +273,7 @@ mod tests {
 
     fn compared(one: &str, other: &str) -> Comparison {
         let (a, b) = (reply(one, false), reply(other, false));
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(compare(
-            None,
-            (&a, one),
-            (&b, other),
-        ))
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(compare(None, &a, &b))
     }
 
     /// The verdict where the cosine is this.
@@ -386,7 +379,7 @@ mod tests {
             ("The capital of France is Paris.", "Paris.", Agreement::Unclear),
         ] {
             let (a, b) = (reply(one, false), reply(other, false));
-            let comparison = compare(Some(&embedder), (&a, one), (&b, other)).await;
+            let comparison = compare(Some(&embedder), &a, &b).await;
             assert_eq!(comparison.agreement, expected, "{one} | {other}: {comparison:?}");
         }
     }
@@ -402,9 +395,7 @@ mod tests {
     #[tokio::test]
     async fn a_tool_call_is_no_text_and_equal_to_the_byte_alone() {
         let (text, call) = (reply("x", false), reply("x", true));
-        let agreement = async |one: &Reply, other: &Reply| {
-            compare(None, (one, one.text.as_str()), (other, other.text.as_str())).await.agreement
-        };
+        let agreement = async |one: &Reply, other: &Reply| compare(None, one, other).await.agreement;
         assert_eq!(agreement(&text, &call).await, Agreement::Different);
         assert_eq!(agreement(&call, &call).await, Agreement::Same);
         let other = Reply { document: Bytes::from_static(b"{}"), ..call.clone() };

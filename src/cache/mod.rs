@@ -49,6 +49,7 @@ use trial::{Trial, TrialOptions, Trials};
 use crate::dialect::{Endpoint, Reply, Request};
 use crate::embed::{EmbedError, Embedder, Embedding};
 use crate::store::Store;
+use crate::store::content::{Content, Exchange};
 use crate::store::entry::{Entry, Key, Partition, Placed, Scope};
 use crate::trace::{Trace, step, within};
 use crate::verify::Verifier;
@@ -429,11 +430,10 @@ impl Cache {
     pub async fn store_reply(
         self: &Arc<Self>,
         query: &Query,
-        reply: Reply,
+        reply: &Reply,
         took: Option<Duration>,
         place: Option<Placed>,
     ) -> bool {
-        let tool_calls = reply.tool_calls;
         let leanings = self.leanings(query);
         let ttl = [query.directives.ttl, self.rules.ttl(leanings)]
             .into_iter()
@@ -443,16 +443,20 @@ impl Cache {
             key: query.key,
             scope: query.scope,
             endpoint: query.endpoint,
-            model: query.model.clone(),
-            namespace: query.directives.namespace.clone(),
-            prompt: query.prompt.clone().unwrap_or_default(),
-            reply,
+            content: Content::new(&Exchange {
+                model: &query.model,
+                namespace: &query.directives.namespace,
+                prompt: query.prompt.as_deref().unwrap_or_default(),
+                document: &reply.document,
+                usage: reply.usage,
+                took,
+            }),
+            tool_calls: reply.tool_calls,
             created_at: Entry::moment(SystemTime::now()),
             ttl,
-            took,
             poisoned: false,
         };
-        let placeable = !tool_calls && leanings.is_empty();
+        let placeable = !reply.tool_calls && leanings.is_empty();
         let placed = place.filter(|_| placeable);
         let is_placed = placed.is_some();
         let mut span = step("store");
@@ -480,7 +484,7 @@ impl Cache {
         let embedder = embedder.clone();
         let entry = Arc::clone(entry);
         tokio::spawn(within(Trace::current(), async move {
-            match cache.embed(&embedder, &entry.prompt).await {
+            match cache.embed(&embedder, entry.prompt()).await {
                 Ok(embedding) => {
                     let placed = Placed { partition, embedding };
                     if let Err(error) = cache.store.place(&entry, placed).await {

@@ -115,7 +115,7 @@ impl NearMisses {
             model: query.model.clone(),
             namespace: query.directives.namespace.clone(),
             prompt: cut(query.prompt.as_deref().unwrap_or_default()),
-            stored_prompt: cut(&entry.prompt),
+            stored_prompt: cut(entry.prompt()),
             entry: entry.key.id(),
             similarity: decision.similarity.0,
             confidence: decision.confidence,

@@ -111,8 +111,8 @@ impl Outcome {
             entry: Some(entry),
             stored: false,
             collapsed: false,
-            saved: hit.entry.reply.usage,
-            took: hit.entry.took,
+            saved: hit.entry.usage(),
+            took: hit.entry.took(),
             meter: None,
             timings,
         }

@@ -117,7 +117,7 @@ impl Cache {
             && entry.scope == query.scope
             && entry.endpoint == query.endpoint;
         // Matched when another rule was in force.
-        if !same || !self.rules.of(&entry.prompt, false).is_empty() {
+        if !same || !self.rules.of(entry.prompt(), false).is_empty() {
             return Ok(None);
         }
         let evidence =
@@ -199,7 +199,7 @@ impl Cache {
                 continue;
             }
             // Stored when another rule was in force.
-            if !self.rules.of(&entry.prompt, false).is_empty() {
+            if !self.rules.of(entry.prompt(), false).is_empty() {
                 continue;
             }
             let likeness = match self.likeness(asked, &entry, Likeness::of(similarity)).await {
@@ -246,10 +246,10 @@ impl Cache {
             self.policy.screen(asked.evidence(entry, likeness)).or_miss(entry, asked.now)
         };
         screen(asked, likeness)?;
-        let stored = Prepared::new(&entry.prompt);
+        let stored = Prepared::new(entry.prompt());
         let prepared = asked.prepared.get_or_insert_with(|| Prepared::new(asked.prompt));
         let differences = prepared.compare(&stored);
-        let judged = asked.english && is_english(&entry.prompt);
+        let judged = asked.english && is_english(entry.prompt());
         likeness.differences = Some(if judged { differences } else { differences.in_doubt() });
         let decision = screen(asked, likeness)?;
         let Some(verifier) = self.verifier.as_ref().filter(|_| self.policy.calibration.needs_score()) else {
@@ -262,7 +262,7 @@ impl Cache {
         asked.verifications =
             asked.verifications.checked_sub(1).ok_or_else(|| refused(MissReason::LowConfidence))?;
         let mut span = step("verify");
-        let score = verifier.score(asked.prompt, &entry.prompt).await;
+        let score = verifier.score(asked.prompt, entry.prompt()).await;
         if !matches!(score, Ok(_) | Err(VerifyError::TooLong | VerifyError::Unreadable)) {
             span.fail("verifier_unavailable");
         }

@@ -238,9 +238,10 @@ impl Cache {
 
     /// Compares what is on trial with the fresh reply, behind the request.
     pub fn conclude(self: &Arc<Self>, trial: Trial, query: &Query, fresh: Reply) {
-        let Entry { prompt, reply, .. } = &*trial.hit.entry;
+        let entry = &trial.hit.entry;
         // The stored reply's text is read out of its document, and no longer than that.
-        let held = [prompt.len(), 2 * reply.document.len(), fresh.document.len(), fresh.text.len()];
+        let held =
+            [entry.content.size(), 2 * entry.document_length(), fresh.document.len(), fresh.text.len()];
         let held = held.iter().fold(0_usize, |sum, length| sum.saturating_add(*length)) / 1024;
         // One alone always fits.
         let held = u32::try_from(held).unwrap_or(u32::MAX).clamp(LEAST_KIB, WAITING_KIB);
@@ -268,8 +269,8 @@ impl Cache {
     async fn compare(&self, entry: &Arc<Entry>, fresh: &Reply) -> Option<Comparison> {
         // To read a large document takes a while.
         let read = Arc::clone(entry);
-        let stored = tokio::task::spawn_blocking(move || read.text()).await.ok()?;
-        let comparison = compare(self.embedder.as_ref(), (&entry.reply, &stored), (fresh, &fresh.text)).await;
+        let stored = tokio::task::spawn_blocking(move || read.reply()).await.ok()?;
+        let comparison = compare(self.embedder.as_ref(), &stored, fresh).await;
         if comparison.similarity.is_some() {
             self.embeddings.fetch_add(2, Ordering::Relaxed);
         }
@@ -295,7 +296,7 @@ impl Cache {
                 // Where the entry was removed meanwhile, the reply to its audit is not stored either.
                 if comparison.agreement == Agreement::Different && self.poison(query, entry).await {
                     self.trials.audits.poisoned();
-                    self.store_reply(query, fresh, None, None).await;
+                    self.store_reply(query, &fresh, None, None).await;
                 }
                 // Counted last: whoever sees the count sees what came of it.
                 self.trials.audits.compared(comparison.agreement);
@@ -307,8 +308,8 @@ impl Cache {
     /// it does not serve; the next reply to its prompt takes it.
     async fn poison(&self, query: &Query, entry: &Arc<Entry>) -> bool {
         let placed = match &self.embedder {
-            Some(embedder) => self.embed(embedder, &entry.prompt).await.ok().map(|embedding| Placed {
-                partition: self.partition(query, embedder, &entry.prompt),
+            Some(embedder) => self.embed(embedder, entry.prompt()).await.ok().map(|embedding| Placed {
+                partition: self.partition(query, embedder, entry.prompt()),
                 embedding,
             }),
             None => None,

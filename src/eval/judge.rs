@@ -222,7 +222,7 @@ impl Judge {
         let asked = self.query(name, asked).ok_or_else(not_read)?;
         // Before it is stored: an entry of this age has lost nothing of its freshness.
         let now = SystemTime::now();
-        if !self.cache.store_reply(&stored, self.reply.clone(), None, None).await {
+        if !self.cache.store_reply(&stored, &self.reply, None, None).await {
             return Err(unreadable("the store did not take it"));
         }
         let found = match self.cache.exact(&asked, now).await {
@@ -259,7 +259,7 @@ impl Judge {
 
     /// Stores a reply to this query.
     pub(super) async fn store(&self, query: &Query) -> Result<(), JudgeError> {
-        let stored = self.cache.store_reply(query, self.reply.clone(), None, None).await;
+        let stored = self.cache.store_reply(query, &self.reply, None, None).await;
         if stored { Ok(()) } else { Err(JudgeError::unreadable("the store did not take it")) }
     }
 

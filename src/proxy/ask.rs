@@ -78,7 +78,7 @@ impl Proxy {
             Err(failure) => return Err(failure.with(asked)),
         };
         let (text, outcome) = match answer {
-            Answer::Hit(hit, _, outcome) => (hit.entry.text(), outcome),
+            Answer::Hit(hit, _, outcome) => (hit.entry.reply().text, outcome),
             Answer::Gathered(reply, _, outcome) => (reply.text, outcome),
             Answer::Upstream(reader, upstream, outcome) => {
                 let failed = |message: String| Failure::new(ProxyError::Upstream(message), outcome.clone());

@@ -403,7 +403,7 @@ impl Proxy {
                     ))));
                 }
                 let Some(End::Whole(Some(reply))) = reader.end().await else { return Followed::Unshared };
-                match prepared.replay(&reply) {
+                match prepared.replay(&reply.document) {
                     Ok(body) => Followed::Answer(Box::new(Ok(Answer::Gathered(reply, body, outcome)))),
                     Err(_) => Followed::Unshared,
                 }
@@ -455,8 +455,8 @@ impl Prepared {
         coding_taken && (same || !upstream.status.is_success())
     }
 
-    pub(super) fn replay(&self, reply: &Reply) -> Result<Bytes, ReplayError> {
-        let template = self.query.endpoint.replay(&reply.document, self.form)?;
+    pub(super) fn replay(&self, document: &Bytes) -> Result<Bytes, ReplayError> {
+        let template = self.query.endpoint.replay(document, self.form)?;
         Ok(template.render(&self.echo, SystemTime::now()))
     }
 

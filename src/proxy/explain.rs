@@ -190,7 +190,7 @@ impl Proxy {
 
 fn step(prepared: &Prepared, found: Found, started: Instant) -> Step {
     let looked = match found {
-        Ok(hit) if prepared.replay(&hit.entry.reply).is_ok() => Looked::Hit(Box::new(hit)),
+        Ok(hit) if prepared.replay(&hit.entry.document()).is_ok() => Looked::Hit(Box::new(hit)),
         Ok(hit) => Looked::Unreadable(hit.entry),
         Err(miss) => Looked::Miss(Box::new(miss)),
     };

@@ -377,7 +377,7 @@ impl Transfer {
             return false;
         }
         let took = Some(self.started.elapsed());
-        self.cache.store_reply(&self.query, reply.clone(), took, self.place.take()).await
+        self.cache.store_reply(&self.query, reply, took, self.place.take()).await
     }
 
     /// The whole reply, if it may be stored.

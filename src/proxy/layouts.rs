@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -27,8 +26,8 @@ pub(super) struct Layouts(Cache<(Key, Form), Layout, Weight>);
 
 #[derive(Debug, Clone)]
 struct Layout {
-    /// What was laid out.
-    document: Bytes,
+    /// Whose reply was laid out.
+    entry: Arc<Entry>,
     template: Arc<Template>,
 }
 
@@ -37,7 +36,7 @@ struct Weight;
 
 impl Weighter<(Key, Form), Layout> for Weight {
     fn weight(&self, _: &(Key, Form), layout: &Layout) -> u64 {
-        (OVERHEAD + layout.document.len() + layout.template.weight()) as u64
+        (OVERHEAD + layout.entry.content.size() + layout.template.weight()) as u64
     }
 }
 
@@ -51,22 +50,23 @@ impl Layouts {
     ///
     /// # Errors
     /// It cannot be laid out so.
-    pub(super) fn of(&self, entry: &Entry, form: Form) -> Result<Arc<Template>, ReplayError> {
-        let document = &entry.reply.document;
+    pub(super) fn of(&self, entry: &Arc<Entry>, form: Form) -> Result<Arc<Template>, ReplayError> {
         let name = (entry.key, form);
         // A key's entry may have been replaced since.
-        if let Some(layout) = self.0.get(&name).filter(|layout| same(&layout.document, document)) {
+        if let Some(layout) = self.0.get(&name).filter(|layout| layout.is_of(entry)) {
             return Ok(layout.template);
         }
-        let template = Arc::new(entry.endpoint.replay(document, form)?);
-        self.0.insert(name, Layout { document: document.clone(), template: Arc::clone(&template) });
+        let template = Arc::new(entry.endpoint.replay(&entry.document(), form)?);
+        self.0.insert(name, Layout { entry: Arc::clone(entry), template: Arc::clone(&template) });
         Ok(template)
     }
 }
 
-/// Whether two documents are equal; nothing is compared where they are one.
-fn same(one: &Bytes, other: &Bytes) -> bool {
-    one.len() == other.len() && (one.as_ptr() == other.as_ptr() || one == other)
+impl Layout {
+    /// Whether it is what another entry's reply would be laid out as; nothing is compared where both are one.
+    fn is_of(&self, entry: &Arc<Entry>) -> bool {
+        Arc::ptr_eq(&self.entry, entry) || self.entry.content.same_document(&entry.content)
+    }
 }
 
 #[cfg(test)]
@@ -74,24 +74,22 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::dialect::{Echo, Endpoint, Reply};
+    use crate::dialect::{Echo, Endpoint};
+    use crate::store::content::{Content, Exchange};
     use crate::store::entry::Scope;
 
-    fn entry(document: &str) -> Entry {
-        let document = Bytes::copy_from_slice(document.as_bytes());
-        Entry {
+    fn entry(document: &str) -> Arc<Entry> {
+        let document = document.as_bytes();
+        Arc::new(Entry {
             key: Key([1; 32]),
             scope: Scope([2; 32]),
             endpoint: Endpoint::OllamaGenerate,
-            model: String::new(),
-            namespace: String::new(),
-            prompt: String::new(),
-            reply: Reply { document, text: String::new(), tool_calls: false, usage: None },
+            content: Content::new(&Exchange { document, ..Exchange::default() }),
+            tool_calls: false,
             created_at: SystemTime::UNIX_EPOCH,
             ttl: Duration::from_secs(1),
-            took: None,
             poisoned: false,
-        }
+        })
     }
 
     #[test]
@@ -103,8 +101,8 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &layouts.of(&old, Form::Ndjson).unwrap()));
         let new = entry(r#"{"model":"m","response":"new","done":true}"#);
         let text = |entry| layouts.of(entry, Form::Json).unwrap().render(&Echo::default(), SystemTime::now());
-        assert_eq!(text(&new), new.reply.document);
-        assert_eq!(text(&old), old.reply.document);
+        assert_eq!(text(&new), new.document());
+        assert_eq!(text(&old), old.document());
         assert!(layouts.of(&entry("[]"), Form::Json).is_err());
     }
 }

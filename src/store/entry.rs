@@ -5,8 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use bytes::Bytes;
+
+use super::content::Content;
 use super::milliseconds;
-use crate::dialect::{Endpoint, Form, Reply};
+use crate::dialect::{Endpoint, Form, Reply, Usage};
 use crate::embed::{Embedding, Similarity};
 use crate::hexadecimal;
 
@@ -40,20 +43,14 @@ pub struct Entry {
     pub scope: Scope,
     /// The endpoint whose reply it is.
     pub endpoint: Endpoint,
-    /// The request's model, for people and purges.
-    pub model: String,
-    /// The request's namespace (`X-Rejoinder-Namespace`), empty without one.
-    pub namespace: String,
-    /// The normalised prompt; empty where the whole body is the key.
-    pub prompt: String,
-    /// The reply, without its text once it is stored: see [`Entry::text`].
-    pub reply: Reply,
+    /// What was asked and what was answered.
+    pub content: Content,
+    /// Whether the model called tools: such a reply is reused by the exact layer alone.
+    pub tool_calls: bool,
     /// When it was stored, to the millisecond.
     pub created_at: SystemTime,
     /// How long it lives from then.
     pub ttl: Duration,
-    /// How long upstream took for the reply, from the request to its last byte; `None` where that is not known.
-    pub took: Option<Duration>,
     /// Set by an operator or a check that found the reply wrong: never served again, and replaced by the next.
     pub poisoned: bool,
 }
@@ -82,15 +79,57 @@ impl Entry {
         SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds(time))
     }
 
+    /// The same in less memory.
+    pub(super) fn compressed(self) -> Self {
+        Self { content: self.content.compress(), ..self }
+    }
+
     /// Since when it is stored; zero where the clock was set back.
     pub fn age(&self, now: SystemTime) -> Duration {
         now.duration_since(self.created_at).unwrap_or_default()
     }
 
-    /// The reply's text, read out of its document: no store keeps it twice.
-    pub fn text(&self) -> String {
-        let read = self.endpoint.gather(Form::Json, &self.reply.document);
-        read.map(|reply| reply.text).unwrap_or_default()
+    /// The request's model, for people and purges.
+    pub fn model(&self) -> &str {
+        self.content.model()
+    }
+
+    /// The request's namespace (`X-Rejoinder-Namespace`), empty without one.
+    pub fn namespace(&self) -> &str {
+        self.content.namespace()
+    }
+
+    /// The normalised prompt; empty where the whole body is the key.
+    pub fn prompt(&self) -> &str {
+        self.content.prompt()
+    }
+
+    /// The reply's JSON document, decompressed where the store keeps it compressed; empty of a candidate that lacks it.
+    pub fn document(&self) -> Bytes {
+        self.content.document()
+    }
+
+    /// How long the document is, in bytes.
+    pub fn document_length(&self) -> usize {
+        self.content.document_length()
+    }
+
+    /// Tokens, where upstream counted them.
+    pub fn usage(&self) -> Option<Usage> {
+        self.content.usage()
+    }
+
+    /// How long upstream took for the reply, from the request to its last byte; `None` where that is not known.
+    pub fn took(&self) -> Option<Duration> {
+        self.content.took()
+    }
+
+    /// The reply, with its text read out of its document: no store keeps it twice.
+    pub fn reply(&self) -> Reply {
+        let document = self.document();
+        let read = self.endpoint.gather(Form::Json, &document);
+        let text = read.map(|reply| reply.text).unwrap_or_default();
+        Reply { document, text, tool_calls: self.tool_calls, usage: self.usage() }
     }
 
     /// How much of its life is left; zero where it has expired.

@@ -152,8 +152,8 @@ impl Selector {
             Self::All => true,
             Self::Matching { model: None, namespace: None, older_than: None } => false,
             Self::Matching { model, namespace, older_than } => {
-                model.as_ref().is_none_or(|model| entry.model == *model)
-                    && namespace.as_ref().is_none_or(|namespace| entry.namespace == *namespace)
+                model.as_ref().is_none_or(|model| entry.model() == *model)
+                    && namespace.as_ref().is_none_or(|namespace| entry.namespace() == *namespace)
                     && older_than.is_none_or(|age| entry.age(now) > age)
             }
         }

@@ -2,21 +2,20 @@
 //!
 //! Called by the store alone.
 
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use super::entry::{Entry, EntryId, Key, Partition};
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Observation};
 use super::{OpenError, StoreOptions};
 
 /// What an entry takes besides its own bytes: the slot, the table's cell with its spare room, counters of
 /// shared references and what an allocator rounds up.
-const OVERHEAD: u64 = 416;
+const OVERHEAD: u64 = 384;
 
 /// The least room of a shard: an entry must fit in one, and those of the default `max_entry_bytes` (1 MiB) do many times.
 const SHARD_BYTES: u64 = 16 << 20;
@@ -32,8 +31,8 @@ pub(super) struct Slot {
     pub(super) sequence: u64,
     /// Hits served from it.
     pub(super) hits: AtomicU64,
-    /// What was observed of it. Up to 384 bytes that its weight leaves out: few entries are explored at all.
-    pub(super) evidence: Mutex<Evidence>,
+    /// What was observed of it. Up to 424 bytes that its weight leaves out: few entries are explored at all.
+    evidence: Mutex<Option<Box<Evidence>>>,
     /// The partition with its embedding.
     pub(super) home: Option<Partition>,
     /// Bytes that it counts for.
@@ -60,7 +59,18 @@ impl Slot {
 
     /// The slot with what was observed of its entry before.
     pub(super) fn with_evidence(self, evidence: Evidence) -> Self {
+        let evidence = Some(evidence).filter(|evidence| !evidence.is_empty()).map(Box::new);
         Self { evidence: Mutex::new(evidence), ..self }
+    }
+
+    /// What was observed of its entry.
+    pub(super) fn evidence(&self) -> Evidence {
+        self.evidence.lock().as_deref().cloned().unwrap_or_default()
+    }
+
+    /// Adds to what was observed of its entry.
+    pub(super) fn observe(&self, observation: Observation) {
+        self.evidence.lock().get_or_insert_default().add(observation);
     }
 
     /// Counts a hit.
@@ -92,35 +102,8 @@ impl Slot {
 
 /// Bytes that an entry takes in memory.
 pub(super) fn weight(entry: &Entry) -> u64 {
-    let Entry { model, namespace, prompt, reply, .. } = entry;
-    let own = [model.len(), namespace.len(), prompt.len(), reply.document.len()];
-    let own = own.iter().fold(size_of::<Entry>(), |sum, length| sum.saturating_add(*length));
+    let own = size_of::<Entry>().saturating_add(entry.content.size());
     u64::try_from(own).unwrap_or(u64::MAX).saturating_add(OVERHEAD)
-}
-
-/// A key that an [`EntryId`] finds too: only the half that they share is hashed. Both are keyed hashes
-/// already, so nobody outside can make them meet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Name(Key);
-
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        ById(self.0.id()).hash(state);
-    }
-}
-
-struct ById(EntryId);
-
-impl Hash for ById {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        u128::from_ne_bytes(self.0.0).hash(state);
-    }
-}
-
-impl Equivalent<Name> for ById {
-    fn equivalent(&self, name: &Name) -> bool {
-        self.0 == name.0.id()
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -128,8 +111,8 @@ struct Weigh {
     least: u64,
 }
 
-impl Weighter<Name, Arc<Slot>> for Weigh {
-    fn weight(&self, _: &Name, slot: &Arc<Slot>) -> u64 {
+impl Weighter<EntryId, Arc<Slot>> for Weigh {
+    fn weight(&self, _: &EntryId, slot: &Arc<Slot>) -> u64 {
         slot.weight.max(self.least)
     }
 }
@@ -138,10 +121,10 @@ impl Weighter<Name, Arc<Slot>> for Weigh {
 #[derive(Debug, Clone)]
 struct Collect;
 
-impl Lifecycle<Name, Arc<Slot>> for Collect {
+impl Lifecycle<EntryId, Arc<Slot>> for Collect {
     type RequestState = Vec<Arc<Slot>>;
 
-    fn on_evict(&self, out: &mut Self::RequestState, _: Name, slot: Arc<Slot>) {
+    fn on_evict(&self, out: &mut Self::RequestState, _: EntryId, slot: Arc<Slot>) {
         out.push(slot);
     }
 }
@@ -149,7 +132,8 @@ impl Lifecycle<Name, Arc<Slot>> for Collect {
 /// The entries.
 #[derive(Debug)]
 pub(super) struct Memory {
-    slots: Cache<Name, Arc<Slot>, Weigh, DefaultHashBuilder, Collect>,
+    /// By ids, which are half of a key: who gets a slot looks whether it is that very key's.
+    slots: Cache<EntryId, Arc<Slot>, Weigh, DefaultHashBuilder, Collect>,
     largest: u64,
     least: u64,
 }
@@ -187,23 +171,23 @@ impl Memory {
 
     /// The slot of a key. Counts as a use.
     pub(super) fn get(&self, key: &Key) -> Option<Arc<Slot>> {
-        self.slots.get(&Name(*key)).filter(|slot| slot.entry.key == *key)
+        self.slots.get(&key.id()).filter(|slot| slot.entry.key == *key)
     }
 
     /// The slot of a key, without counting as a use.
     pub(super) fn peek(&self, key: &Key) -> Option<Arc<Slot>> {
-        self.slots.peek(&Name(*key)).filter(|slot| slot.entry.key == *key)
+        self.slots.peek(&key.id()).filter(|slot| slot.entry.key == *key)
     }
 
     /// The slot of an id, without counting as a use.
     pub(super) fn find(&self, id: &EntryId) -> Option<Arc<Slot>> {
-        self.slots.peek(&ById(*id)).filter(|slot| slot.entry.key.id() == *id)
+        self.slots.peek(id)
     }
 
     /// Puts a slot in. Returns what had to go for it: the slot it replaced, those evicted, or itself.
     pub(super) fn insert(&self, slot: Arc<Slot>) -> Vec<Arc<Slot>> {
         let mut out = Vec::new();
-        self.slots.insert_with_lifecycle(Name(slot.entry.key), slot, &mut out);
+        self.slots.insert_with_lifecycle(slot.entry.key.id(), slot, &mut out);
         out
     }
 
@@ -211,13 +195,13 @@ impl Memory {
     /// had to go for it, the slot it replaced included.
     pub(super) fn replace(&self, slot: Arc<Slot>) -> (bool, Vec<Arc<Slot>>) {
         let mut out = Vec::new();
-        let replaced = self.slots.replace_with_lifecycle(Name(slot.entry.key), slot, true, &mut out);
+        let replaced = self.slots.replace_with_lifecycle(slot.entry.key.id(), slot, true, &mut out);
         (replaced.is_ok(), out)
     }
 
     /// Takes the slot of this key and sequence out.
     pub(super) fn remove(&self, key: &Key, sequence: u64) -> Option<Arc<Slot>> {
-        self.slots.remove_if(&Name(*key), |slot| slot.sequence == sequence).map(|(_, slot)| slot)
+        self.slots.remove_if(&key.id(), |slot| slot.sequence == sequence).map(|(_, slot)| slot)
     }
 
     /// Visits every slot; none is kept locked meanwhile.

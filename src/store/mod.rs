@@ -4,6 +4,7 @@
 //! Called by `cache` and `admin`. Decides nothing about reuse: an entry is returned as it is stored, expired
 //! or not, and the caller judges it. Never sees an HTTP request.
 
+pub mod content;
 mod encryption;
 pub mod entry;
 pub mod evidence;
@@ -19,7 +20,6 @@ mod options;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
 use self::embedded::Embedded;
@@ -104,12 +104,10 @@ impl Store {
     /// [`Store::place`] adds it.
     #[expect(clippy::unused_async, reason = "the shape of all that changes the store")]
     pub async fn put(&self, entry: Entry, placed: Option<Placed>) -> Result<Arc<Entry>, StoreError> {
-        let entry = Arc::new(compact(entry));
         match self {
-            Self::Embedded(store) => store.put(&entry, placed.as_ref())?,
-            Self::Redis(store) => store.put(&entry, placed)?,
+            Self::Embedded(store) => store.put(entry, placed.as_ref()),
+            Self::Redis(store) => store.put(entry, placed),
         }
-        Ok(entry)
     }
 
     /// Puts an entry's embedding into a partition's index, where [`Store::nearest`] of this process finds it
@@ -328,18 +326,6 @@ pub struct AtHand {
     pub entry: Option<Arc<Entry>>,
     /// Where its hits are counted.
     slot: Option<Arc<Slot>>,
-}
-
-/// The entry without what a cache of many would pay for many times: room to spare, and the reply's text, which its document
-/// says too.
-fn compact(mut entry: Entry) -> Entry {
-    entry.model.shrink_to_fit();
-    entry.namespace.shrink_to_fit();
-    entry.prompt.shrink_to_fit();
-    entry.reply.text = String::new();
-    // The document may be a part of a larger buffer, which would live as long as the entry.
-    entry.reply.document = Bytes::copy_from_slice(&entry.reply.document);
-    entry
 }
 
 /// Milliseconds since the Unix epoch; zero for a clock before it.

@@ -122,10 +122,9 @@ impl Store {
     /// Takes an entry in that another store had, unless one of its key is there that is as new. In Redis when this
     /// returns; in memory, and on disk after [`Store::flush`].
     pub async fn import(&self, entry: Entry, home: Option<Home>) -> Result<Taken, StoreError> {
-        let entry = Arc::new(super::compact(entry));
         match self {
-            Self::Embedded(store) => store.import(&entry, home.as_ref()),
-            Self::Redis(store) => store.import(&entry, home.as_ref()).await,
+            Self::Embedded(store) => store.import(entry, home.as_ref()),
+            Self::Redis(store) => store.import(&Arc::new(entry), home.as_ref()).await,
         }
     }
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::panic, reason = "a panic is how a target says what it found; the program never calls this")]
 
 use super::line::{self, Header, Line};
-use crate::dialect::Reply;
+use crate::store::content::{Content, Exchange};
 use crate::store::entry::Entry;
 
 pub(crate) fn check(data: &[u8]) {
@@ -16,21 +16,26 @@ pub(crate) fn check(data: &[u8]) {
         key: read.key,
         scope: read.scope,
         endpoint: read.endpoint,
-        model: read.model,
-        namespace: read.namespace,
-        prompt: read.prompt,
-        reply: Reply { document: read.document.into(), text: String::new(), tool_calls: false, usage: None },
+        content: Content::new(&Exchange {
+            model: &read.model,
+            namespace: &read.namespace,
+            prompt: &read.prompt,
+            document: read.document.as_bytes(),
+            usage: None,
+            took: read.took,
+        }),
+        tool_calls: false,
         created_at: read.created_at,
         ttl: read.ttl,
-        took: read.took,
         poisoned: read.poisoned,
     };
     let written = line::entry(&entry, home.as_ref()).unwrap_or_default();
     assert!(memchr::memchr_iter(b'\n', &written).count() == 1, "an entry is one line");
     let Ok(Line::Entry(again)) = line::read(&written) else { panic!("what was written is not read") };
     assert_eq!((again.key, again.scope, again.endpoint), (entry.key, entry.scope, entry.endpoint));
-    assert_eq!((again.model, again.namespace, again.prompt), (entry.model, entry.namespace, entry.prompt));
-    assert_eq!(again.document.as_bytes(), entry.reply.document);
-    assert_eq!((again.created_at, again.ttl, again.took), (entry.created_at, entry.ttl, entry.took));
+    let names = (again.model.as_str(), again.namespace.as_str(), again.prompt.as_str());
+    assert_eq!(names, (entry.model(), entry.namespace(), entry.prompt()));
+    assert_eq!(again.document.as_bytes(), entry.document());
+    assert_eq!((again.created_at, again.ttl, again.took), (entry.created_at, entry.ttl, entry.took()));
     assert_eq!((again.poisoned, again.home), (entry.poisoned, home));
 }

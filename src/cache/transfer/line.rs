@@ -168,17 +168,18 @@ pub(super) fn entry(entry: &Entry, home: Option<&Home>) -> Option<Vec<u8>> {
             components: hexadecimal::digits(&bytes).into(),
         }
     });
+    let document = entry.document();
     write(&EntryLine {
         key: hexadecimal::digits(&entry.key.0).into(),
         scope: hexadecimal::digits(&entry.scope.0).into(),
         endpoint: entry.endpoint.path().into(),
-        model: entry.model.as_str().into(),
-        namespace: entry.namespace.as_str().into(),
-        prompt: entry.prompt.as_str().into(),
-        document: std::str::from_utf8(&entry.reply.document).ok()?.into(),
+        model: entry.model().into(),
+        namespace: entry.namespace().into(),
+        prompt: entry.prompt().into(),
+        document: std::str::from_utf8(&document).ok()?.into(),
         created_at_ms: milliseconds(entry.created_at.duration_since(UNIX_EPOCH).unwrap_or_default()),
         ttl_ms: milliseconds(entry.ttl),
-        took_ms: entry.took.map(milliseconds),
+        took_ms: entry.took().map(milliseconds),
         poisoned: entry.poisoned,
         embedding,
     })
@@ -259,12 +260,12 @@ mod tests {
             let Line::Entry(read) = read(&line).unwrap() else { panic!("an entry") };
             assert_eq!(read.home, home);
             assert_eq!(
-                (read.key, read.scope, read.endpoint, read.model, read.namespace, read.prompt),
-                (entry.key, entry.scope, entry.endpoint, entry.model, entry.namespace, entry.prompt)
+                (read.key, read.scope, read.endpoint, &*read.model, &*read.namespace, &*read.prompt),
+                (entry.key, entry.scope, entry.endpoint, entry.model(), entry.namespace(), entry.prompt())
             );
-            assert_eq!(read.document.as_bytes(), entry.reply.document);
+            assert_eq!(read.document.as_bytes(), entry.document());
             assert_eq!((read.created_at, read.ttl, read.poisoned), (entry.created_at, entry.ttl, poisoned));
-            assert_eq!(read.took, entry.took);
+            assert_eq!(read.took, entry.took());
         }
     }
 

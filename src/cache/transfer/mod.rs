@@ -17,6 +17,7 @@ use super::Cache;
 use super::key::Keys;
 use crate::dialect::Form;
 use crate::store::StoreError;
+use crate::store::content::{Content, Exchange};
 use crate::store::entry::{Entry, Key, Scope, TAG_BYTES};
 use crate::store::transfer::{Exported, Home, Kept, Taken};
 pub use line::{End, SCHEMA, last, mark};
@@ -109,12 +110,12 @@ impl Cache {
     /// The line of an entry. `None` where it is of no use elsewhere: stored under another secret, or damaged.
     pub fn export_line(&self, exported: &Exported) -> Option<Vec<u8>> {
         let Exported { entry, home } = exported;
-        if !self.keys.with(|keys| is_key_of(keys, &entry.key, &entry.scope, &entry.prompt)) {
+        if !self.keys.with(|keys| is_key_of(keys, &entry.key, &entry.scope, entry.prompt())) {
             return None;
         }
         let own = |home: &Home| {
             let embedder = self.embedder.as_ref()?;
-            let partition = self.partition_of(&entry.scope, embedder, &entry.prompt);
+            let partition = self.partition_of(&entry.scope, embedder, entry.prompt());
             (partition == home.partition).then(|| embedder.name().to_owned())
         };
         let home = home
@@ -150,24 +151,27 @@ impl Cache {
             return Err(bad("created_at_ms is in the future; is a clock wrong?"));
         }
         let document = Bytes::from(read.document.clone());
-        let mut reply = read
+        let reply = read
             .endpoint
             .gather(Form::Json, &document)
             .map_err(|error| LineError::Bad(format!("the reply's document: {error}")))?;
-        reply.document = document;
         let (home, embedded) = if reply.tool_calls { (None, false) } else { self.home(&read).await? };
         let entry = Entry {
             key: read.key,
             scope: read.scope,
             endpoint: read.endpoint,
-            model: read.model,
-            namespace: read.namespace,
-            prompt: read.prompt,
-            reply,
+            content: Content::new(&Exchange {
+                model: &read.model,
+                namespace: &read.namespace,
+                prompt: &read.prompt,
+                document: &document,
+                usage: reply.usage,
+                took: read.took,
+            }),
+            tool_calls: reply.tool_calls,
             created_at: read.created_at,
             // As with a request's own: no longer than is configured here.
             ttl: read.ttl.min(self.ttl),
-            took: read.took,
             poisoned: read.poisoned,
         };
         if entry.remaining(now).is_zero() {

@@ -49,7 +49,7 @@ impl Inner {
         let mut newest = Newest::new(query);
         for slot in self.memory.iter() {
             let place = Cursor::of(slot.entry.created_at, slot.sequence);
-            if newest.wants(place) && is_match(&slot.entry.prompt, &folded) {
+            if newest.wants(place) && is_match(slot.entry.prompt(), &folded) {
                 newest.push(place, slot);
             }
         }

@@ -71,7 +71,7 @@ fn contents(inner: &Arc<Inner>) -> Contents {
         let Some(inner) = inner.upgrade() else { return };
         for slot in inner.memory.iter() {
             give(Change::Entry(Arc::clone(&slot)));
-            if !slot.evidence.lock().is_empty() {
+            if !slot.evidence().is_empty() {
                 give(Change::Evidence(slot));
             }
         }
@@ -101,7 +101,7 @@ impl Loader {
             return Verdict::Drop;
         }
         let home = placed.as_ref().map(|(partition, codes)| (*partition, index::weight(codes)));
-        let slot = Arc::new(Slot::new(Arc::new(entry), sequence, home).with_evidence(evidence));
+        let slot = Arc::new(Slot::new(Arc::new(entry.compressed()), sequence, home).with_evidence(evidence));
         if slot.weight > self.memory.largest() {
             return Verdict::Drop;
         }

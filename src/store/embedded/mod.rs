@@ -94,17 +94,18 @@ impl Embedded {
         self.0.memory.get(key)
     }
 
-    pub(super) fn put(&self, entry: &Arc<Entry>, placed: Option<&Placed>) -> Result<(), StoreError> {
-        let bytes = memory::weight(entry);
+    pub(super) fn put(&self, entry: Entry, placed: Option<&Placed>) -> Result<Arc<Entry>, StoreError> {
+        let entry = Arc::new(entry.compressed());
+        let bytes = memory::weight(&entry);
         let limit = self.0.memory.largest();
         if bytes > limit {
             return Err(StoreError::TooLarge { bytes, limit });
         }
-        self.0.put(Arc::clone(entry));
+        self.0.put(Arc::clone(&entry));
         if let Some(placed) = placed {
             self.0.place(&entry.key, entry.created_at, placed);
         }
-        Ok(())
+        Ok(entry)
     }
 
     pub(super) fn place(&self, key: &Key, created_at: SystemTime, placed: &Placed) -> bool {
@@ -135,12 +136,12 @@ impl Embedded {
 
     pub(super) fn evidence(&self, key: &Key, created_at: SystemTime) -> Evidence {
         let slot = self.0.memory.peek(key).filter(|slot| slot.entry.created_at == created_at);
-        slot.map(|slot| slot.evidence.lock().clone()).unwrap_or_default()
+        slot.map(|slot| slot.evidence()).unwrap_or_default()
     }
 
     pub(super) fn all_evidence(&self) -> Vec<Evidence> {
         let slots = self.0.memory.iter();
-        let observed = slots.map(|slot| (slot.sequence, slot.evidence.lock().clone()));
+        let observed = slots.map(|slot| (slot.sequence, slot.evidence()));
         let mut all: Vec<_> = observed.filter(|(_, evidence)| !evidence.is_empty()).collect();
         all.sort_unstable_by_key(|(sequence, _)| *sequence);
         all.into_iter().map(|(_, evidence)| evidence).collect()
@@ -243,7 +244,7 @@ impl Inner {
         };
         let home = Some((partition, index::weight(&codes)));
         let slot = Slot::new(Arc::clone(&old.entry), old.sequence, home);
-        let slot = Arc::new(slot.with_evidence(old.evidence.lock().clone()));
+        let slot = Arc::new(slot.with_evidence(old.evidence()));
         if slot.weight > self.memory.largest() {
             return false;
         }
@@ -294,7 +295,7 @@ impl Inner {
         let guard = self.key_lock(key).map(Mutex::lock);
         let slot = self.memory.peek(key).filter(|slot| slot.entry.created_at == created_at);
         let Some(slot) = slot else { return };
-        slot.evidence.lock().add(observation);
+        slot.observe(observation);
         drop(guard);
         if let Some(disk) = self.disk.get() {
             disk.observe(slot);

@@ -57,18 +57,15 @@ impl Embedded {
     }
 
     /// See [`crate::store::Store::import`].
-    pub(in crate::store) fn import(
-        &self,
-        entry: &Arc<Entry>,
-        home: Option<&Home>,
-    ) -> Result<Taken, StoreError> {
+    pub(in crate::store) fn import(&self, entry: Entry, home: Option<&Home>) -> Result<Taken, StoreError> {
+        let entry = Arc::new(entry.compressed());
         let row = home.map_or(0, |home| index::weight(&home.embedding.0));
-        let bytes = memory::weight(entry).saturating_add(row);
+        let bytes = memory::weight(&entry).saturating_add(row);
         let limit = self.0.memory.largest();
         if bytes > limit {
             return Err(StoreError::TooLarge { bytes, limit });
         }
-        if !self.0.put_unless(Arc::clone(entry), |there| there.created_at >= entry.created_at) {
+        if !self.0.put_unless(Arc::clone(&entry), |there| there.created_at >= entry.created_at) {
             return Ok(Taken::Already);
         }
         if let Some(Home { partition, embedding, .. }) = home {

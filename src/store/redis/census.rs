@@ -70,7 +70,7 @@ impl Core {
                     let rest = id.0.last_chunk().copied().unwrap_or_default();
                     let place = Cursor::of(entry.created_at, u64::from_be_bytes(rest));
                     // A walk may give a key twice.
-                    if newest.wants(place) && is_match(&entry.prompt, &folded) && met.insert(id) {
+                    if newest.wants(place) && is_match(entry.prompt(), &folded) && met.insert(id) {
                         newest.push(place, id);
                     }
                 }

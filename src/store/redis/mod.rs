@@ -41,6 +41,7 @@ use self::names::Names;
 use self::record::{Row, Seal};
 use self::scripts::{Call, Scripts};
 use self::writer::{Lanes, Write};
+use super::content::{Content, Exchange};
 use super::encryption::{Encryption, EncryptionKeys};
 use super::entry::{Entry, EntryId, Key, Partition, Placed};
 use super::evidence::{Evidence, Observation};
@@ -230,27 +231,28 @@ impl Redis {
     }
 
     /// Takes an entry in: at once in process, in Redis behind the request.
-    pub(super) fn put(&self, entry: &Arc<Entry>, placed: Option<Placed>) -> Result<(), StoreError> {
+    pub(super) fn put(&self, entry: Entry, placed: Option<Placed>) -> Result<Arc<Entry>, StoreError> {
+        let entry = Arc::new(entry);
         let core = &self.0.core;
         let limit = self.0.lanes.most_bytes();
-        let bytes = memory::weight(entry);
+        let bytes = memory::weight(&entry);
         if bytes > limit {
             return Err(StoreError::TooLarge { bytes, limit });
         }
         let id = entry.key.id();
         core.hot.forget(&id);
-        core.hot.keep(core.hot.ticket(&id), entry, None);
+        core.hot.keep(core.hot.ticket(&id), &entry, None);
         if !core.link.is_up() {
             core.dropped.fetch_add(1, Ordering::Relaxed);
             return Err(StoreError::Unavailable("it is kept in this process alone, for a while".to_owned()));
         }
         if let Some(placed) = &placed {
-            self.show(entry, placed);
+            self.show(&entry, placed);
         }
         let [tag, ..] = id.0;
         let partition = placed.as_ref().map(|placed| placed.partition);
-        if self.0.lanes.send(tag, Write::Put(Arc::clone(entry), placed)) {
-            return Ok(());
+        if self.0.lanes.send(tag, Write::Put(Arc::clone(&entry), placed)) {
+            return Ok(entry);
         }
         core.dropped.fetch_add(1, Ordering::Relaxed);
         core.forget(&id, partition.as_ref());
@@ -307,7 +309,7 @@ impl Redis {
             core.forget_members(*partition, vec![id]);
         }
         // Of one key the prompt is the same, unless the row was tampered with.
-        Ok(found.filter(|entry| entry.prompt == candidate.prompt))
+        Ok(found.filter(|entry| entry.prompt() == candidate.prompt()))
     }
 
     pub(super) async fn poison(&self, key: &Key, created_at: SystemTime) -> Result<bool, StoreError> {
@@ -504,16 +506,8 @@ impl Drop for Inner {
 
 /// An entry as a row of an index has it.
 fn without_reply(entry: &Entry) -> Entry {
-    Entry {
-        model: String::new(),
-        namespace: String::new(),
-        reply: crate::dialect::Reply {
-            document: bytes::Bytes::new(),
-            text: String::new(),
-            ..entry.reply.clone()
-        },
-        ..entry.clone()
-    }
+    let content = Content::new(&Exchange { prompt: entry.prompt(), ..Exchange::default() });
+    Entry { content, ..entry.clone() }
 }
 
 /// Keeps the connection; a new one is asked for the secret before anything else.

@@ -27,13 +27,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::content::{Content, Exchange};
 use super::super::encryption::{self, Encryption, Unopened};
 use super::super::entry::{Entry, Key, Partition, Placed, Scope};
 use super::super::evidence::{Evidence, MOST_OBSERVATIONS, OBSERVATION_BYTES, Observation};
 use super::super::index::codes::{Codes, MAX_DIMENSION};
 use super::super::transfer::{Home, Kept};
 use super::super::{milliseconds, whole_milliseconds};
-use crate::dialect::{Endpoint, Reply, Usage};
+use crate::dialect::{Endpoint, Usage};
 use crate::hexadecimal::{digits as hex, hash as from_hexadecimal};
 
 /// The version written, and the only one read.
@@ -148,30 +149,31 @@ impl Seal {
     /// An entry's fields and values, without its embedding. `None` where they cannot be sealed, for want of random
     /// bytes.
     pub(super) fn write(&self, entry: &Entry) -> Option<Vec<(&'static str, Vec<u8>)>> {
+        let usage = entry.usage();
         let metadata = Metadata {
             schema: SCHEMA,
             scope: hex(&entry.scope.0),
             endpoint: entry.endpoint,
-            model: entry.model.clone(),
-            namespace: entry.namespace.clone(),
-            tool_calls: entry.reply.tool_calls,
-            usage: entry.reply.usage.map(|usage| (usage.input, usage.output)),
+            model: entry.model().to_owned(),
+            namespace: entry.namespace().to_owned(),
+            tool_calls: entry.tool_calls,
+            usage: usage.map(|usage| (usage.input, usage.output)),
             poisoned: entry.poisoned,
-            cached: entry.reply.usage.map_or(0, |usage| usage.cached),
-            reasoning: entry.reply.usage.map_or(0, |usage| usage.reasoning),
-            took_ms: entry.took.map(whole_milliseconds),
+            cached: usage.map_or(0, |usage| usage.cached),
+            reasoning: usage.map_or(0, |usage| usage.reasoning),
+            took_ms: entry.took().map(whole_milliseconds),
         };
         let ttl = whole_milliseconds(entry.ttl);
         // Strings and numbers always have a JSON form.
         let metadata = serde_json::to_vec(&metadata).unwrap_or_default();
         let key = hex(&entry.key.0).into_bytes();
         let created_at = milliseconds(entry.created_at).to_string().into_bytes();
-        let (prompt, document) = (entry.prompt.as_bytes(), &*entry.reply.document);
+        let (prompt, document) = (entry.prompt().as_bytes(), entry.document());
         let [prompt, document, metadata] = if self.encryption.is_on() {
             let close = |field: &str, value: &[u8]| {
                 self.encryption.seal(&[b"redis", field.as_bytes(), &key, &created_at], value)
             };
-            [close("query", prompt)?, close("response", document)?, close("metadata", &metadata)?]
+            [close("query", prompt)?, close("response", &document)?, close("metadata", &metadata)?]
         } else {
             [prompt.to_vec(), document.to_vec(), metadata]
         };
@@ -402,23 +404,22 @@ impl Head<'_> {
             key: Key(from_hexadecimal(self.key).ok_or(Damage::Broken)?),
             scope: Scope(from_hexadecimal(metadata.scope.as_bytes()).ok_or(Damage::Broken)?),
             endpoint: metadata.endpoint,
-            model: metadata.model,
-            namespace: metadata.namespace,
-            prompt: String::from_utf8(prompt).map_err(|_| Damage::Broken)?,
-            reply: Reply {
-                document: document.into(),
-                text: String::new(),
-                tool_calls: metadata.tool_calls,
+            content: Content::new(&Exchange {
+                model: &metadata.model,
+                namespace: &metadata.namespace,
+                prompt: std::str::from_utf8(&prompt).map_err(|_| Damage::Broken)?,
+                document: &document,
                 usage: metadata.usage.map(|(input, output)| Usage {
                     input,
                     output,
                     cached: metadata.cached,
                     reasoning: metadata.reasoning,
                 }),
-            },
+                took: metadata.took_ms.map(Duration::from_millis),
+            }),
+            tool_calls: metadata.tool_calls,
             created_at: moment.and_then(|moment| UNIX_EPOCH.checked_add(moment)).ok_or(Damage::Broken)?,
             ttl: number(self.ttl).map(Duration::from_millis).ok_or(Damage::Broken)?,
-            took: metadata.took_ms.map(Duration::from_millis),
             poisoned: metadata.poisoned,
         })
     }
@@ -443,7 +444,7 @@ mod tests {
     use super::*;
     use crate::embed::Embedding;
     use crate::store::encryption::tests::keys;
-    use crate::store::tests::entries;
+    use crate::store::tests::{altered, entries};
 
     fn seal(secret: &[u8], encrypted: bool) -> Seal {
         Seal::new(secret, Encryption::new(&keys(if encrypted { &[1] } else { &[] })))
@@ -459,17 +460,18 @@ mod tests {
     proptest! {
         #[test]
         fn an_encrypted_entry_shows_nothing_and_its_fields_are_of_their_entry_and_place(
-            mut entry in entries(), values in prop::collection::vec(-1.0_f32..1.0, 1..50)
+            entry in entries(), values in prop::collection::vec(-1.0_f32..1.0, 1..50)
         ) {
-            entry.prompt = "a canary of a prompt".to_owned();
-            entry.model = "a canary of a model".to_owned();
+            let entry = altered(&entry, |exchange| {
+                (exchange.prompt, exchange.model) = ("a canary of a prompt", "a canary of a model");
+            });
             let (one, plain) = (seal(b"one", true), seal(b"one", false));
             let mut fields = one.write(&entry).unwrap();
             prop_assert!(fields.iter().all(|(_, value)| memchr::memmem::find(value, b"canary").is_none()));
             prop_assert_eq!(plain.read(stored(&fields, &FIELDS)), Err(Damage::Locked));
             prop_assert!(plain.described(stored(&fields, &HEAD_FIELDS)).is_none());
             let described = one.described(stored(&fields, &HEAD_FIELDS)).unwrap();
-            prop_assert_eq!(&described.prompt, &entry.prompt);
+            prop_assert_eq!(described.prompt(), entry.prompt());
             let in_plain = plain.write(&entry).unwrap();
             prop_assert_eq!(&one.read(stored(&in_plain, &FIELDS)).unwrap().unwrap(), &entry);
             if let Some(embedding) = Embedding::new(values) {
@@ -568,7 +570,7 @@ mod tests {
             fields.push(("embedding", record.clone()));
             let row = seal.read_row(&Partition([3; 32]), stored(&fields, &ROW_FIELDS)).unwrap().unwrap();
             prop_assert_eq!(Some(row.codes), Codes::of(placed.embedding.values()));
-            prop_assert_eq!(row.entry.prompt, entry.prompt.clone());
+            prop_assert_eq!(row.entry.prompt(), entry.prompt());
             prop_assert_eq!(seal.read_row(&Partition([4; 32]), stored(&fields, &ROW_FIELDS)), Ok(None));
             let other = Entry { created_at: entry.created_at + Duration::from_millis(1), ..entry };
             let mut others = seal.write(&other).unwrap();

@@ -64,9 +64,7 @@ proptest! {
             for step in steps {
                 match step {
                     Step::Put(number, size) => {
-                        let mut entry = entry(number);
-                        entry.reply.document = Bytes::from(vec![b'x'; size]);
-                        let stored = store.put(entry, None).await.unwrap();
+                        let stored = store.put(sized(number, size), None).await.unwrap();
                         assert_eq!(store.get(&key(number)).await.unwrap().as_ref(), Some(&stored));
                     }
                     Step::Place(number, home) => {
@@ -138,16 +136,13 @@ async fn what_is_used_outlives_what_is_not() {
 #[tokio::test]
 async fn an_entry_too_large_is_refused_with_its_size() {
     let store = bounded(1 << 20, 100);
-    let mut large = entry(1);
-    large.reply.document = Bytes::from(vec![b'x'; 2 << 20]);
+    let large = sized(1, 2 << 20);
     assert!(
         matches!(store.put(large, None).await, Err(StoreError::TooLarge { bytes, .. }) if bytes > 2 << 20)
     );
     assert_eq!(store.usage().entries, 0);
     let usual = Store::open(&StoreOptions::default()).unwrap();
-    let mut largest = entry(1);
-    largest.reply.document = Bytes::from(vec![b'x'; 4 << 20]);
-    usual.put(largest, None).await.unwrap();
+    usual.put(sized(1, 4 << 20), None).await.unwrap();
     assert!(usual.get(&key(1)).await.unwrap().is_some());
 }
 
@@ -175,7 +170,7 @@ fn many_threads_leave_everything_in_agreement() {
                             }
                             5 => {
                                 for found in store.nearest(&home, &random.direction(16), 10).await.unwrap() {
-                                    let bytes: [u8; 8] = found.entry.reply.usage.unwrap().input.to_le_bytes();
+                                    let bytes: [u8; 8] = found.entry.usage().unwrap().input.to_le_bytes();
                                     assert_eq!(partition(u64::from_le_bytes(bytes) % 5), home);
                                 }
                             }

@@ -25,8 +25,7 @@ async fn entries_embeddings_and_secret_survive_a_restart() {
             put_placed(&store, number, partition(number % 2), direction).await;
         }
     }
-    let mut newer = entry(1);
-    newer.reply.document = "replaced".into();
+    let newer = altered(&entry(1), |exchange| exchange.document = b"replaced");
     store.put(newer.clone(), None).await.unwrap();
     assert!(store.remove(&key(2).id()).await.unwrap());
     store.close().await.unwrap();
@@ -92,8 +91,7 @@ async fn expired_entries_do_not_come_back() {
 async fn what_was_removed_is_gone_from_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&on_disk(folder.path())).unwrap();
-    let mut secret = entry(1);
-    secret.prompt = "a prompt to be forgotten".into();
+    let secret = altered(&entry(1), |exchange| exchange.prompt = "a prompt to be forgotten");
     for number in 2..400 {
         store.put(entry(number), None).await.unwrap();
     }

@@ -13,9 +13,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
+use super::content::{Content, Exchange};
 use super::entry::Scope;
 use super::*;
-use crate::dialect::{Endpoint, Reply, Usage};
+use crate::dialect::{Endpoint, Usage};
 use crate::embed::Similarity;
 
 /// Random numbers of a seed (`SplitMix64`, Steele and others, 2014): the same in each run.
@@ -73,20 +74,42 @@ pub(crate) fn entry(number: u64) -> Entry {
         key: key(number),
         scope: Scope([7; 32]),
         endpoint: Endpoint::OpenAiChat,
-        model: format!("model-{}", number % 3),
-        namespace: if number.is_multiple_of(2) { String::new() } else { "docs".into() },
-        prompt: format!("What is number {number}? Größe"),
-        reply: Reply {
-            document: Bytes::from(format!("{{\"answer\": {number}, \"pad\": \"{}\"}}", "x".repeat(200))),
-            text: String::new(),
-            tool_calls: false,
+        content: Content::new(&Exchange {
+            model: &format!("model-{}", number % 3),
+            namespace: if number.is_multiple_of(2) { "" } else { "docs" },
+            prompt: &format!("What is number {number}? Größe"),
+            document: format!("{{\"answer\": {number}, \"pad\": \"{}\"}}", "x".repeat(200)).as_bytes(),
             usage: Some(Usage { input: number, output: 2, ..Usage::default() }),
-        },
+            took: Some(Duration::from_millis(number)),
+        }),
+        tool_calls: false,
         created_at: UNIX_EPOCH + Duration::from_secs(4_000_000_000) + Duration::from_millis(number),
         ttl: Duration::from_hours(1),
-        took: Some(Duration::from_millis(number)),
         poisoned: number.is_multiple_of(5),
     }
+}
+
+/// An entry with other content.
+pub(super) fn altered(entry: &Entry, alter: impl FnOnce(&mut Exchange<'_>)) -> Entry {
+    let document = entry.document();
+    let mut exchange = Exchange {
+        model: entry.model(),
+        namespace: entry.namespace(),
+        prompt: entry.prompt(),
+        document: &document,
+        usage: entry.usage(),
+        took: entry.took(),
+    };
+    alter(&mut exchange);
+    Entry { content: Content::new(&exchange), ..entry.clone() }
+}
+
+/// An entry whose document has so many bytes, which no compression makes less.
+pub(super) fn sized(number: u64, bytes: usize) -> Entry {
+    let mut random = Random(number);
+    let document: Vec<u8> =
+        std::iter::repeat_with(|| random.next().to_le_bytes()).flatten().take(bytes).collect();
+    Entry { content: Content::new(&Exchange { document: &document, ..Exchange::default() }), ..entry(number) }
 }
 
 /// Any entry that a store can hold, for what writes and reads records of them.
@@ -100,23 +123,22 @@ pub(super) fn entries() -> impl Strategy<Value = Entry> {
         key: Key(key),
         scope: Scope(scope),
         endpoint: Endpoint::ALL[rest.0],
-        model: texts.0,
-        namespace: texts.1,
-        prompt: texts.2,
-        reply: Reply {
-            document: texts.3.into(),
-            text: String::new(),
-            tool_calls: rest.2.0,
+        content: Content::new(&Exchange {
+            model: &texts.0,
+            namespace: &texts.1,
+            prompt: &texts.2,
+            document: &texts.3,
             usage: rest.1.map(|[input, output, cached, reasoning]| Usage {
                 input,
                 output,
                 cached,
                 reasoning,
             }),
-        },
+            took: took.map(Duration::from_millis),
+        }),
+        tool_calls: rest.2.0,
         created_at: UNIX_EPOCH + Duration::from_millis(created),
         ttl: Duration::from_millis(ttl),
-        took: took.map(Duration::from_millis),
         poisoned: rest.2.1,
     })
 }

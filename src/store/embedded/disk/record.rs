@@ -14,10 +14,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::dialect::{Endpoint, Reply, Usage};
+use crate::dialect::{Endpoint, Usage};
+use crate::store::content::{Content, Exchange, Raw};
 use crate::store::encryption::{Encryption, Unopened};
 use crate::store::entry::{Entry, Key, Partition, Scope};
 use crate::store::evidence::{Evidence, OBSERVATION_BYTES, Observation};
@@ -92,21 +92,6 @@ struct Later {
     reasoning: u64,
 }
 
-/// Bytes written and read as a whole, where serde's own slice goes byte by byte.
-struct Raw<'a>(&'a [u8]);
-
-impl Serialize for Raw<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Raw<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <&[u8]>::deserialize(deserializer).map(Raw)
-    }
-}
-
 impl Seal {
     /// For a store with this secret.
     pub(super) fn new(secret: &[u8; 32], encryption: Arc<Encryption>) -> Self {
@@ -129,25 +114,26 @@ impl Seal {
     /// An entry as a record. `None` where it cannot be encoded, which plain values in memory always can, or sealed,
     /// for want of random bytes; so for the other kinds.
     pub(super) fn entry(&self, sequence: u64, entry: &Entry) -> Option<Vec<u8>> {
+        let (document, usage) = (entry.document(), entry.usage());
         let stored = Stored {
             key: entry.key.0,
             scope: entry.scope.0,
             endpoint: entry.endpoint.path(),
-            model: &entry.model,
-            namespace: &entry.namespace,
-            prompt: &entry.prompt,
-            document: Raw(&entry.reply.document),
+            model: entry.model(),
+            namespace: entry.namespace(),
+            prompt: entry.prompt(),
+            document: Raw(&document),
             text: "",
-            tool_calls: entry.reply.tool_calls,
-            usage: entry.reply.usage.map(|usage| (usage.input, usage.output)),
+            tool_calls: entry.tool_calls,
+            usage: usage.map(|usage| (usage.input, usage.output)),
             created_at_ms: milliseconds(entry.created_at),
             ttl_ms: whole_milliseconds(entry.ttl),
             poisoned: entry.poisoned,
         };
         let later = Later {
-            took_ms: entry.took.map(whole_milliseconds),
-            cached: entry.reply.usage.map_or(0, |usage| usage.cached),
-            reasoning: entry.reply.usage.map_or(0, |usage| usage.reasoning),
+            took_ms: entry.took().map(whole_milliseconds),
+            cached: usage.map_or(0, |usage| usage.cached),
+            reasoning: usage.map_or(0, |usage| usage.reasoning),
         };
         let record = postcard::to_extend(&stored, vec![SCHEMA]).ok()?;
         let record = postcard::to_extend(&later, record).ok()?;
@@ -171,23 +157,22 @@ impl Seal {
             key: Key(stored.key),
             scope: Scope(stored.scope),
             endpoint: endpoint.ok_or(RecordError::Shape)?,
-            model: stored.model.to_owned(),
-            namespace: stored.namespace.to_owned(),
-            prompt: stored.prompt.to_owned(),
-            reply: Reply {
-                document: Bytes::copy_from_slice(stored.document.0),
-                text: String::new(),
-                tool_calls: stored.tool_calls,
+            content: Content::new(&Exchange {
+                model: stored.model,
+                namespace: stored.namespace,
+                prompt: stored.prompt,
+                document: stored.document.0,
                 usage: stored.usage.map(|(input, output)| Usage {
                     input,
                     output,
                     cached: later.cached,
                     reasoning: later.reasoning,
                 }),
-            },
+                took: later.took_ms.map(Duration::from_millis),
+            }),
+            tool_calls: stored.tool_calls,
             created_at: created_at.ok_or(RecordError::Shape)?,
             ttl: Duration::from_millis(stored.ttl_ms),
-            took: later.took_ms.map(Duration::from_millis),
             poisoned: stored.poisoned,
         })
     }
@@ -300,7 +285,7 @@ mod tests {
 
     use super::*;
     use crate::store::encryption::tests::keys;
-    use crate::store::tests::entries;
+    use crate::store::tests::{altered, entries};
 
     fn seal(secret: u8, encrypted: bool) -> Seal {
         Seal::new(&[secret; 32], Encryption::new(&keys(if encrypted { &[1] } else { &[] })))
@@ -308,8 +293,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_encrypted_record_shows_nothing_is_of_its_place_and_needs_its_key(mut entry in entries()) {
-            entry.prompt = "a canary of a prompt".to_owned();
+        fn an_encrypted_record_shows_nothing_is_of_its_place_and_needs_its_key(entry in entries()) {
+            let entry = altered(&entry, |exchange| exchange.prompt = "a canary of a prompt");
             let (one, plain) = (seal(1, true), seal(1, false));
             let record = one.entry(7, &entry).unwrap();
             prop_assert!(memchr::memmem::find(&record, b"canary").is_none());
@@ -352,10 +337,12 @@ mod tests {
         #[test]
         fn a_record_without_what_came_later_is_read(entry in entries()) {
             let seal = seal(1, false);
-            let mut entry = Entry { took: None, ..entry };
-            if let Some(usage) = &mut entry.reply.usage {
-                (usage.cached, usage.reasoning) = (0, 0);
-            }
+            let entry = altered(&entry, |exchange| {
+                exchange.took = None;
+                if let Some(usage) = &mut exchange.usage {
+                    (usage.cached, usage.reasoning) = (0, 0);
+                }
+            });
             let record = seal.entry(1, &entry).unwrap();
             let later = postcard::to_extend(&Later::default(), Vec::new()).unwrap();
             let older = record[..record.len() - DIGEST_BYTES - later.len()].to_vec();

@@ -175,7 +175,7 @@ impl Writer {
                 }
             }
             Change::Evidence(slot) if !slot.is_gone() => {
-                let record = self.seal.evidence(slot.sequence, &slot.evidence.lock());
+                let record = self.seal.evidence(slot.sequence, &slot.evidence());
                 if let Some(record) = record {
                     batch.evidence.push((slot.sequence, record));
                 }
