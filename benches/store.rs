@@ -49,7 +49,7 @@ fn entry(number: u64) -> Entry {
 
 fn own_bytes(entry: &Entry) -> usize {
     // The keys and the embedding as its model gives it are the entry's own too.
-    entry.model().len() + entry.prompt().len() + entry.document_length() + 96
+    entry.model().len() + entry.prompt().len() + entry.content.document_length() + 96
 }
 
 async fn put(store: &Store, number: u64, home: Partition, embedding: Embedding) -> Result<()> {

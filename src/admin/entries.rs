@@ -157,13 +157,14 @@ pub(super) async fn show(store: &Store, live: &Live, id: &str) -> Answer {
     };
     let edges = similarity_edges();
     let counts = live.similarities_of(&id, entry.created_at);
+    let usage = entry.counts().usage;
     let shown = Whole {
         shown: Shown::new(&found, now),
         status,
         scope: ScopeShape { path: entry.endpoint.path(), model: entry.model(), namespace: entry.namespace() },
         tool_calls: entry.tool_calls,
-        prompt_tokens: entry.usage().map(|usage| usage.input),
-        completion_tokens: entry.usage().map(|usage| usage.output),
+        prompt_tokens: usage.map(|usage| usage.input),
+        completion_tokens: usage.map(|usage| usage.output),
         hit_similarities: HitSimilarities {
             counts: counts.unwrap_or_else(|| vec![0; SIMILARITY_BUCKETS]),
             edges,

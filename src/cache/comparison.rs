@@ -124,8 +124,7 @@ impl Comparison {
     }
 }
 
-/// Compares two replies, whose texts are `one_text` and `other_text` (a store may keep a reply without its text).
-/// An embedder that fails leaves the cosine out. Of each text the first 64 KiB are looked at.
+/// Compares two replies by their texts, or by their documents where there are none. An embedder that fails leaves the cosine out. Of each text the first 64 KiB are looked at.
 pub async fn compare(embedder: Option<&Embedder>, one: &Reply, other: &Reply) -> Comparison {
     let (one_text, other_text) = (&*one.text, &*other.text);
     let same_kind = one.tool_calls == other.tool_calls;

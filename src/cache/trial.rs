@@ -240,8 +240,12 @@ impl Cache {
     pub fn conclude(self: &Arc<Self>, trial: Trial, query: &Query, fresh: Reply) {
         let entry = &trial.hit.entry;
         // The stored reply's text is read out of its document, and no longer than that.
-        let held =
-            [entry.content.size(), 2 * entry.document_length(), fresh.document.len(), fresh.text.len()];
+        let held = [
+            entry.content.size(),
+            2 * entry.content.document_length(),
+            fresh.document.len(),
+            fresh.text.len(),
+        ];
         let held = held.iter().fold(0_usize, |sum, length| sum.saturating_add(*length)) / 1024;
         // One alone always fits.
         let held = u32::try_from(held).unwrap_or(u32::MAX).clamp(LEAST_KIB, WAITING_KIB);

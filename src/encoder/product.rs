@@ -38,7 +38,7 @@ const LOW_BITS: i32 = 5;
 /// Inputs and outputs of every matrix are a multiple of this, and it of what one vector holds, whatever the machine.
 const BLOCK: usize = 64;
 
-/// In how many bits the numbers of a row are multiplied, where integers are.
+/// In how many bits the numbers of a row are multiplied, where rten-gemm multiplies integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowBits {
     /// As precise as the weights. Loses four times as much as [`RowBits::Thirteen`], since some numbers of a row are 70 times the

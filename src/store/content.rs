@@ -1,9 +1,10 @@
 //! What was asked and what was answered, in one piece of memory: a cache of many entries would pay for each string's own.
 //!
-//! Called by the store, and read through [`super::entry::Entry`]. Never leaves the process: what is on disk and in Redis has
+//! Made by the cache and the store, and read through [`super::entry::Entry`]. Never leaves the process: what is on disk and in Redis has
 //! encodings of its own.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,8 +16,9 @@ use crate::dialect::Usage;
 /// whatever was compressed by it is gone with the process.
 static DICTIONARY: &[u8] = include_bytes!("content/documents.txt");
 
-/// Documents below are kept as they are: nothing worth its while is left to gain.
-const LEAST_COMPRESSED: usize = 64;
+/// How many bytes a document that is compressed has: of a shorter one hardly anything would be gained, and a longer one would hold
+/// its worker for a millisecond, and each of its hits that is not laid out too.
+const COMPRESSED: RangeInclusive<usize> = 64..=256 << 10;
 
 /// The most bytes that all but the texts and the document come to as a rule: what is made ready at once is not moved as it grows.
 const MOST_NUMBERS: usize = 32;
@@ -42,10 +44,18 @@ pub struct Exchange<'a> {
 #[derive(Clone)]
 pub struct Content(Box<[u8]>);
 
+/// What each hit reads of it, and so stands first.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Tokens, where upstream counted them.
+    pub usage: Option<Usage>,
+    /// How long upstream took for the reply, from the request to its last byte; `None` where that is not known.
+    pub took: Option<Duration>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Packed<'a> {
-    usage: Option<Usage>,
-    took: Option<Duration>,
+    counts: Counts,
     model: &'a str,
     namespace: &'a str,
     /// Text, which is looked at as such only where it is asked for: a hit does not depend on the length of its prompt.
@@ -73,7 +83,7 @@ impl Content {
     /// Keeps an exchange with its document compressed, if that makes it smaller.
     pub(super) fn compressed(exchange: &Exchange<'_>) -> Self {
         let document = exchange.document;
-        if document.len() < LEAST_COMPRESSED {
+        if !COMPRESSED.contains(&document.len()) {
             return Self::new(exchange);
         }
         let block = lz4_flex::block::compress_with_dict(document, DICTIONARY);
@@ -86,7 +96,7 @@ impl Content {
     fn pack(exchange: &Exchange<'_>, document: Document<'_>) -> Self {
         let &Exchange { model, namespace, prompt, usage, took, .. } = exchange;
         let prompt = Raw(prompt.as_bytes());
-        let packed = Packed { usage, took, model, namespace, prompt, document };
+        let packed = Packed { counts: Counts { usage, took }, model, namespace, prompt, document };
         let kept = match &packed.document {
             Document::Plain(Raw(bytes)) | Document::Compressed(Raw(bytes), _) => bytes.len(),
         };
@@ -99,8 +109,7 @@ impl Content {
     /// Reads it; nothing of it is ever damaged, since it is written above alone.
     fn unpack(&self) -> Packed<'_> {
         let nothing = Packed {
-            usage: None,
-            took: None,
+            counts: Counts::default(),
             model: "",
             namespace: "",
             prompt: Raw(&[]),
@@ -121,12 +130,8 @@ impl Content {
         text(self.unpack().prompt)
     }
 
-    pub(super) fn usage(&self) -> Option<Usage> {
-        self.unpack().usage
-    }
-
-    pub(super) fn took(&self) -> Option<Duration> {
-        self.unpack().took
+    pub(super) fn counts(&self) -> Counts {
+        postcard::take_from_bytes(&self.0).map(|(counts, _)| counts).unwrap_or_default()
     }
 
     /// The document, decompressed where it is not as it was; empty where that fails.
@@ -140,7 +145,7 @@ impl Content {
     }
 
     /// How long the document is, in bytes.
-    pub(super) fn document_length(&self) -> usize {
+    pub fn document_length(&self) -> usize {
         match self.unpack().document {
             Document::Plain(Raw(document)) => document.len(),
             Document::Compressed(_, length) => length,
@@ -158,7 +163,7 @@ impl Content {
 
     /// The same with its document compressed.
     pub(super) fn compress(&self) -> Self {
-        let Packed { usage, took, model, namespace, prompt, document } = self.unpack();
+        let Packed { counts: Counts { usage, took }, model, namespace, prompt, document } = self.unpack();
         match document {
             Document::Plain(Raw(document)) => {
                 let prompt = text(prompt);
@@ -182,10 +187,9 @@ fn text(Raw(bytes): Raw<'_>) -> &str {
 impl PartialEq for Content {
     /// Whether the exchanges are equal, however they are kept.
     fn eq(&self, other: &Self) -> bool {
-        let rest = |packed: &Packed<'_>| (packed.usage, packed.took);
         let (one, two) = (self.unpack(), other.unpack());
         self.0 == other.0
-            || (rest(&one) == rest(&two)
+            || (one.counts == two.counts
                 && (one.model, one.namespace, one.prompt.0) == (two.model, two.namespace, two.prompt.0)
                 && self.same_document(other))
     }
@@ -194,14 +198,13 @@ impl PartialEq for Content {
 impl fmt::Debug for Content {
     /// What was asked and answered stays out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Packed { usage, took, model, namespace, prompt, .. } = self.unpack();
+        let Packed { counts, model, namespace, prompt, .. } = self.unpack();
         f.debug_struct("Content")
             .field("model", &model)
             .field("namespace", &namespace)
             .field("prompt_bytes", &prompt.0.len())
             .field("document_bytes", &self.document_length())
-            .field("usage", &usage)
-            .field("took", &took)
+            .field("counts", &counts)
             .finish()
     }
 }
@@ -242,7 +245,7 @@ mod tests {
                 prop_assert_eq!((content.model(), content.namespace(), content.prompt()), (&*texts.0, &*texts.1, &*texts.2));
                 prop_assert_eq!(&content.document()[..], &document[..]);
                 prop_assert_eq!(content.document_length(), document.len());
-                prop_assert_eq!((content.usage(), content.took()), (usage, exchange.took));
+                prop_assert_eq!(content.counts(), Counts { usage, took: exchange.took });
                 prop_assert!(content.size() <= plain.size() + 10);
                 prop_assert!(content == plain && content.same_document(&plain));
             }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use bytes::Bytes;
 
-use super::content::Content;
+use super::content::{Content, Counts};
 use super::milliseconds;
-use crate::dialect::{Endpoint, Form, Reply, Usage};
+use crate::dialect::{Endpoint, Form, Reply};
 use crate::embed::{Embedding, Similarity};
 use crate::hexadecimal;
 
@@ -80,7 +80,7 @@ impl Entry {
     }
 
     /// The same in less memory.
-    pub(super) fn compressed(self) -> Self {
+    pub(in crate::store) fn compressed(self) -> Self {
         Self { content: self.content.compress(), ..self }
     }
 
@@ -110,18 +110,13 @@ impl Entry {
     }
 
     /// How long the document is, in bytes.
-    pub fn document_length(&self) -> usize {
-        self.content.document_length()
+    pub fn document_length(&self) -> u64 {
+        u64::try_from(self.content.document_length()).unwrap_or(u64::MAX)
     }
 
-    /// Tokens, where upstream counted them.
-    pub fn usage(&self) -> Option<Usage> {
-        self.content.usage()
-    }
-
-    /// How long upstream took for the reply, from the request to its last byte; `None` where that is not known.
-    pub fn took(&self) -> Option<Duration> {
-        self.content.took()
+    /// Tokens, and how long upstream took.
+    pub fn counts(&self) -> Counts {
+        self.content.counts()
     }
 
     /// The reply, with its text read out of its document: no store keeps it twice.
@@ -129,7 +124,7 @@ impl Entry {
         let document = self.document();
         let read = self.endpoint.gather(Form::Json, &document);
         let text = read.map(|reply| reply.text).unwrap_or_default();
-        Reply { document, text, tool_calls: self.tool_calls, usage: self.usage() }
+        Reply { document, text, tool_calls: self.tool_calls, usage: self.counts().usage }
     }
 
     /// How much of its life is left; zero where it has expired.

@@ -118,6 +118,8 @@ fn prompts_that_lean_on_what_they_do_not_say() {
         ("What about the second one?", Leaning::Context),
         ("Can you elaborate, please?", Leaning::Context),
         ("Is this sentence grammatically correct?", Leaning::Context),
+        ("Quick question: is this sentence correct?", Leaning::Context),
+        ("Hi there,\n\nis this sentence correct?", Leaning::Context),
         ("Can anyone help me with this physics problem?", Leaning::Context),
         ("What will be the output of the following program?", Leaning::Context),
         ("Which sentence below is correct?", Leaning::Context),

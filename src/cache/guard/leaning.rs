@@ -274,9 +274,35 @@ pub fn leanings(prompt: &str) -> Leanings {
 /// a second line.
 fn gives_nothing(prompt: &str) -> bool {
     let says = |text: &str| text.contains(char::is_alphanumeric);
-    let behind = |mark| prompt.trim_start().split_once(mark).is_some_and(|(_, text)| says(text));
+    let mut asked = prompt.trim_start();
+    // What only opens is not what something is given behind: "Quick question: is this sentence correct?"
+    while let Some((_, rest)) = asked.split_once([':', '\n']).filter(|(before, _)| is_opening(before)) {
+        asked = rest.trim_start();
+    }
+    let behind = |mark| asked.split_once(mark).is_some_and(|(_, text)| says(text));
     !behind(':') && !behind('\n') && !prompt.contains('=') && !scan::quotes(prompt)
 }
+
+/// Whether a text is manners alone, or says that a question follows.
+fn is_opening(text: &str) -> bool {
+    let text = flat(text);
+    let (_, bare) = bare(&text);
+    bare.is_empty() || MANNERS.contains(&bare) || OPENINGS.contains(&bare)
+}
+
+/// What announces a question, or greets, and asks nothing.
+const OPENINGS: &[&str] = &[
+    "question",
+    "quick question",
+    "a question",
+    "one question",
+    "simple question",
+    // Behind a greeting, which is manners.
+    "there",
+    "good morning",
+    "good afternoon",
+    "good evening",
+];
 
 /// Beginnings of questions about how a thing is done, which have one answer for all who ask.
 const HOW_TO: &[&str] = &[

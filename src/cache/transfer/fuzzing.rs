@@ -36,6 +36,6 @@ pub(crate) fn check(data: &[u8]) {
     let names = (again.model.as_str(), again.namespace.as_str(), again.prompt.as_str());
     assert_eq!(names, (entry.model(), entry.namespace(), entry.prompt()));
     assert_eq!(again.document.as_bytes(), entry.document());
-    assert_eq!((again.created_at, again.ttl, again.took), (entry.created_at, entry.ttl, entry.took()));
+    assert_eq!((again.created_at, again.ttl, again.took), (entry.created_at, entry.ttl, entry.counts().took));
     assert_eq!((again.poisoned, again.home), (entry.poisoned, home));
 }

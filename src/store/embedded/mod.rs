@@ -205,8 +205,8 @@ impl Inner {
     }
 
     fn key_lock(&self, key: &Key) -> Option<&Mutex<()>> {
-        // The other end of the key than the table's hash is made of.
-        let [.., last] = key.0;
+        // By the id, as the table: of two keys that share one, neither changes while the other does.
+        let [.., last] = key.id().0;
         self.key_locks.get(usize::from(last) % KEY_LOCKS)
     }
 

@@ -31,7 +31,7 @@ const STRIPES: usize = 16;
 const SEARCHED_INLINE: usize = 8192;
 
 /// Bytes that a row takes besides its two planes: scale, reference, its share of blocks and centres.
-const ROW_OVERHEAD: u64 = 24;
+const ROW_OVERHEAD: u64 = 96;
 
 type Stripe = RwLock<HashMap<Partition, Arc<Shelf>>>;
 

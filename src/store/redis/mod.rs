@@ -504,7 +504,7 @@ impl Drop for Inner {
     }
 }
 
-/// An entry as a row of an index has it.
+/// An entry as a row of an index has it: of its content the prompt alone.
 fn without_reply(entry: &Entry) -> Entry {
     let content = Content::new(&Exchange { prompt: entry.prompt(), ..Exchange::default() });
     Entry { content, ..entry.clone() }

@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::content::{Content, Exchange};
+use super::super::content::{Content, Counts, Exchange};
 use super::super::encryption::{self, Encryption, Unopened};
 use super::super::entry::{Entry, Key, Partition, Placed, Scope};
 use super::super::evidence::{Evidence, MOST_OBSERVATIONS, OBSERVATION_BYTES, Observation};
@@ -149,7 +149,7 @@ impl Seal {
     /// An entry's fields and values, without its embedding. `None` where they cannot be sealed, for want of random
     /// bytes.
     pub(super) fn write(&self, entry: &Entry) -> Option<Vec<(&'static str, Vec<u8>)>> {
-        let usage = entry.usage();
+        let Counts { usage, took } = entry.counts();
         let metadata = Metadata {
             schema: SCHEMA,
             scope: hex(&entry.scope.0),
@@ -161,7 +161,7 @@ impl Seal {
             poisoned: entry.poisoned,
             cached: usage.map_or(0, |usage| usage.cached),
             reasoning: usage.map_or(0, |usage| usage.reasoning),
-            took_ms: entry.took().map(whole_milliseconds),
+            took_ms: took.map(whole_milliseconds),
         };
         let ttl = whole_milliseconds(entry.ttl);
         // Strings and numbers always have a JSON form.

@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
-use super::content::{Content, Exchange};
+use super::content::{Content, Counts, Exchange};
 use super::entry::Scope;
 use super::*;
 use crate::dialect::{Endpoint, Usage};
@@ -91,14 +91,14 @@ pub(crate) fn entry(number: u64) -> Entry {
 
 /// An entry with other content.
 pub(super) fn altered(entry: &Entry, alter: impl FnOnce(&mut Exchange<'_>)) -> Entry {
-    let document = entry.document();
+    let (document, Counts { usage, took }) = (entry.document(), entry.counts());
     let mut exchange = Exchange {
         model: entry.model(),
         namespace: entry.namespace(),
         prompt: entry.prompt(),
         document: &document,
-        usage: entry.usage(),
-        took: entry.took(),
+        usage,
+        took,
     };
     alter(&mut exchange);
     Entry { content: Content::new(&exchange), ..entry.clone() }

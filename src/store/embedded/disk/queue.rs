@@ -100,7 +100,8 @@ impl Queue {
     /// Hands a change over, or counts it where too much is waiting.
     pub(super) fn push(&self, change: Change) {
         let bytes = match &change {
-            Change::Entry(slot) => slot.weight,
+            // Written with its document as it was, which compressed may be any part of it.
+            Change::Entry(slot) => slot.weight.saturating_add(slot.entry.document_length()),
             Change::Embedding(_, _, codes) => crate::store::index::weight(codes),
             Change::Evidence(_) => EVIDENCE_BYTES,
         };
@@ -217,6 +218,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::content::{Content, Exchange};
+    use crate::store::entry::Entry;
 
     fn queue() -> Queue {
         Queue::new(Duration::from_millis(1), 1000)
@@ -250,6 +253,22 @@ mod tests {
         assert_eq!(queue.dropped(), 1);
         let Task::Write(work) = queue.take(None) else { panic!("there is work") };
         assert_eq!((work.changes.len(), work.deleted.len()), (1, 1000));
+    }
+
+    #[test]
+    fn an_entry_counts_for_its_document_as_it_is_written() {
+        let queue = Queue::new(Duration::from_millis(1), 50_000);
+        let document = vec![b'x'; 100_000];
+        let entry = crate::store::tests::entry(1);
+        let content = Content::new(&Exchange { document: &document, ..Exchange::default() });
+        let large = Entry { content, ..entry.clone() };
+        let slot = |entry: Entry| Arc::new(Slot::new(Arc::new(entry.compressed()), 1, None));
+        assert!(slot(large.clone()).weight < 10_000, "it is kept compressed");
+        queue.push(Change::Entry(slot(large)));
+        queue.push(Change::Entry(slot(entry)));
+        assert_eq!(queue.dropped(), 1);
+        let Task::Write(work) = queue.take(None) else { panic!("there is work") };
+        assert_eq!(work.changes.len(), 1);
     }
 
     #[test]

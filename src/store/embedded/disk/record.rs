@@ -17,7 +17,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::{Endpoint, Usage};
-use crate::store::content::{Content, Exchange, Raw};
+use crate::store::content::{Content, Counts, Exchange, Raw};
 use crate::store::encryption::{Encryption, Unopened};
 use crate::store::entry::{Entry, Key, Partition, Scope};
 use crate::store::evidence::{Evidence, OBSERVATION_BYTES, Observation};
@@ -114,7 +114,7 @@ impl Seal {
     /// An entry as a record. `None` where it cannot be encoded, which plain values in memory always can, or sealed,
     /// for want of random bytes; so for the other kinds.
     pub(super) fn entry(&self, sequence: u64, entry: &Entry) -> Option<Vec<u8>> {
-        let (document, usage) = (entry.document(), entry.usage());
+        let (document, Counts { usage, took }) = (entry.document(), entry.counts());
         let stored = Stored {
             key: entry.key.0,
             scope: entry.scope.0,
@@ -131,7 +131,7 @@ impl Seal {
             poisoned: entry.poisoned,
         };
         let later = Later {
-            took_ms: entry.took().map(whole_milliseconds),
+            took_ms: took.map(whole_milliseconds),
             cached: usage.map_or(0, |usage| usage.cached),
             reasoning: usage.map_or(0, |usage| usage.reasoning),
         };
