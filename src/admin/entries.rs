@@ -157,7 +157,7 @@ pub(super) async fn show(store: &Store, live: &Live, id: &str) -> Answer {
     };
     let edges = similarity_edges();
     let counts = live.similarities_of(&id, entry.created_at);
-    let usage = entry.counts().usage;
+    let usage = entry.cost().usage;
     let shown = Whole {
         shown: Shown::new(&found, now),
         status,

@@ -49,7 +49,7 @@ use trial::{Trial, TrialOptions, Trials};
 use crate::dialect::{Endpoint, Reply, Request};
 use crate::embed::{EmbedError, Embedder, Embedding};
 use crate::store::Store;
-use crate::store::content::{Content, Exchange};
+use crate::store::content::{Content, Cost, Exchange};
 use crate::store::entry::{Entry, Key, Partition, Placed, Scope};
 use crate::trace::{Trace, step, within};
 use crate::verify::Verifier;
@@ -448,8 +448,7 @@ impl Cache {
                 namespace: &query.directives.namespace,
                 prompt: query.prompt.as_deref().unwrap_or_default(),
                 document: &reply.document,
-                usage: reply.usage,
-                took,
+                cost: Cost { usage: reply.usage, took },
             }),
             tool_calls: reply.tool_calls,
             created_at: Entry::moment(SystemTime::now()),

@@ -94,7 +94,7 @@ pub struct Timings {
 impl Outcome {
     /// A reply from the cache.
     pub fn hit(hit: &Hit, now: SystemTime, timings: Timings) -> Self {
-        let (age, counts) = (hit.entry.age(now), hit.entry.counts());
+        let (age, cost) = (hit.entry.age(now), hit.entry.cost());
         let entry = ServedEntry {
             id: hit.entry.key.id(),
             created_at: hit.entry.created_at,
@@ -111,8 +111,8 @@ impl Outcome {
             entry: Some(entry),
             stored: false,
             collapsed: false,
-            saved: counts.usage,
-            took: counts.took,
+            saved: cost.usage,
+            took: cost.took,
             meter: None,
             timings,
         }

@@ -34,19 +34,17 @@ pub struct Exchange<'a> {
     pub prompt: &'a str,
     /// The reply's JSON document.
     pub document: &'a [u8],
-    /// Tokens, where upstream counted them.
-    pub usage: Option<Usage>,
-    /// How long upstream took for the reply, from the request to its last byte; `None` where that is not known.
-    pub took: Option<Duration>,
+    /// What the reply cost.
+    pub cost: Cost,
 }
 
 /// What was asked and what was answered, as they are kept: [`Packed`] in postcard's encoding.
 #[derive(Clone)]
 pub struct Content(Box<[u8]>);
 
-/// What each hit reads of it, and so stands first.
+/// What a reply cost, and each hit saves.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct Cost {
     /// Tokens, where upstream counted them.
     pub usage: Option<Usage>,
     /// How long upstream took for the reply, from the request to its last byte; `None` where that is not known.
@@ -55,7 +53,8 @@ pub struct Counts {
 
 #[derive(Serialize, Deserialize)]
 struct Packed<'a> {
-    counts: Counts,
+    /// What each hit reads, and so stands first.
+    cost: Cost,
     model: &'a str,
     namespace: &'a str,
     /// Text, which is looked at as such only where it is asked for: a hit does not depend on the length of its prompt.
@@ -94,9 +93,9 @@ impl Content {
     }
 
     fn pack(exchange: &Exchange<'_>, document: Document<'_>) -> Self {
-        let &Exchange { model, namespace, prompt, usage, took, .. } = exchange;
+        let &Exchange { model, namespace, prompt, cost, .. } = exchange;
         let prompt = Raw(prompt.as_bytes());
-        let packed = Packed { counts: Counts { usage, took }, model, namespace, prompt, document };
+        let packed = Packed { cost, model, namespace, prompt, document };
         let kept = match &packed.document {
             Document::Plain(Raw(bytes)) | Document::Compressed(Raw(bytes), _) => bytes.len(),
         };
@@ -109,7 +108,7 @@ impl Content {
     /// Reads it; nothing of it is ever damaged, since it is written above alone.
     fn unpack(&self) -> Packed<'_> {
         let nothing = Packed {
-            counts: Counts::default(),
+            cost: Cost::default(),
             model: "",
             namespace: "",
             prompt: Raw(&[]),
@@ -130,8 +129,8 @@ impl Content {
         text(self.unpack().prompt)
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        postcard::take_from_bytes(&self.0).map(|(counts, _)| counts).unwrap_or_default()
+    pub(super) fn cost(&self) -> Cost {
+        postcard::take_from_bytes(&self.0).map(|(cost, _)| cost).unwrap_or_default()
     }
 
     /// The document, decompressed where it is not as it was; empty where that fails.
@@ -163,11 +162,11 @@ impl Content {
 
     /// The same with its document compressed.
     pub(super) fn compress(&self) -> Self {
-        let Packed { counts: Counts { usage, took }, model, namespace, prompt, document } = self.unpack();
+        let Packed { cost, model, namespace, prompt, document } = self.unpack();
         match document {
             Document::Plain(Raw(document)) => {
                 let prompt = text(prompt);
-                Self::compressed(&Exchange { model, namespace, prompt, document, usage, took })
+                Self::compressed(&Exchange { model, namespace, prompt, document, cost })
             }
             Document::Compressed(..) => self.clone(),
         }
@@ -189,7 +188,7 @@ impl PartialEq for Content {
     fn eq(&self, other: &Self) -> bool {
         let (one, two) = (self.unpack(), other.unpack());
         self.0 == other.0
-            || (one.counts == two.counts
+            || (one.cost == two.cost
                 && (one.model, one.namespace, one.prompt.0) == (two.model, two.namespace, two.prompt.0)
                 && self.same_document(other))
     }
@@ -198,13 +197,13 @@ impl PartialEq for Content {
 impl fmt::Debug for Content {
     /// What was asked and answered stays out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Packed { counts, model, namespace, prompt, .. } = self.unpack();
+        let Packed { cost, model, namespace, prompt, .. } = self.unpack();
         f.debug_struct("Content")
             .field("model", &model)
             .field("namespace", &namespace)
             .field("prompt_bytes", &prompt.0.len())
             .field("document_bytes", &self.document_length())
-            .field("counts", &counts)
+            .field("cost", &cost)
             .finish()
     }
 }
@@ -237,15 +236,14 @@ mod tests {
                 namespace: &texts.1,
                 prompt: &texts.2,
                 document: &document,
-                usage,
-                took: took.map(Duration::from_millis),
+                cost: Cost { usage, took: took.map(Duration::from_millis) },
             };
             let plain = Content::new(&exchange);
             for content in [plain.clone(), plain.compress(), plain.compress().compress(), Content::compressed(&exchange)] {
                 prop_assert_eq!((content.model(), content.namespace(), content.prompt()), (&*texts.0, &*texts.1, &*texts.2));
                 prop_assert_eq!(&content.document()[..], &document[..]);
                 prop_assert_eq!(content.document_length(), document.len());
-                prop_assert_eq!(content.counts(), Counts { usage, took: exchange.took });
+                prop_assert_eq!(content.cost(), exchange.cost);
                 prop_assert!(content.size() <= plain.size() + 10);
                 prop_assert!(content == plain && content.same_document(&plain));
             }

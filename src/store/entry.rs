@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use bytes::Bytes;
 
-use super::content::{Content, Counts};
+use super::content::{Content, Cost};
 use super::milliseconds;
 use crate::dialect::{Endpoint, Form, Reply};
 use crate::embed::{Embedding, Similarity};
@@ -114,9 +114,9 @@ impl Entry {
         u64::try_from(self.content.document_length()).unwrap_or(u64::MAX)
     }
 
-    /// Tokens, and how long upstream took.
-    pub fn counts(&self) -> Counts {
-        self.content.counts()
+    /// What the reply cost, and each hit saves.
+    pub fn cost(&self) -> Cost {
+        self.content.cost()
     }
 
     /// The reply, with its text read out of its document: no store keeps it twice.
@@ -124,7 +124,7 @@ impl Entry {
         let document = self.document();
         let read = self.endpoint.gather(Form::Json, &document);
         let text = read.map(|reply| reply.text).unwrap_or_default();
-        Reply { document, text, tool_calls: self.tool_calls, usage: self.counts().usage }
+        Reply { document, text, tool_calls: self.tool_calls, usage: self.cost().usage }
     }
 
     /// How much of its life is left; zero where it has expired.

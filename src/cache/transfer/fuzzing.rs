@@ -2,7 +2,7 @@
 #![expect(clippy::panic, reason = "a panic is how a target says what it found; the program never calls this")]
 
 use super::line::{self, Header, Line};
-use crate::store::content::{Content, Exchange};
+use crate::store::content::{Content, Cost, Exchange};
 use crate::store::entry::Entry;
 
 pub(crate) fn check(data: &[u8]) {
@@ -21,8 +21,7 @@ pub(crate) fn check(data: &[u8]) {
             namespace: &read.namespace,
             prompt: &read.prompt,
             document: read.document.as_bytes(),
-            usage: None,
-            took: read.took,
+            cost: Cost { usage: None, took: read.took },
         }),
         tool_calls: false,
         created_at: read.created_at,
@@ -36,6 +35,6 @@ pub(crate) fn check(data: &[u8]) {
     let names = (again.model.as_str(), again.namespace.as_str(), again.prompt.as_str());
     assert_eq!(names, (entry.model(), entry.namespace(), entry.prompt()));
     assert_eq!(again.document.as_bytes(), entry.document());
-    assert_eq!((again.created_at, again.ttl, again.took), (entry.created_at, entry.ttl, entry.counts().took));
+    assert_eq!((again.created_at, again.ttl, again.took), (entry.created_at, entry.ttl, entry.cost().took));
     assert_eq!((again.poisoned, again.home), (entry.poisoned, home));
 }

@@ -179,7 +179,7 @@ pub(super) fn entry(entry: &Entry, home: Option<&Home>) -> Option<Vec<u8>> {
         document: std::str::from_utf8(&document).ok()?.into(),
         created_at_ms: milliseconds(entry.created_at.duration_since(UNIX_EPOCH).unwrap_or_default()),
         ttl_ms: milliseconds(entry.ttl),
-        took_ms: entry.counts().took.map(milliseconds),
+        took_ms: entry.cost().took.map(milliseconds),
         poisoned: entry.poisoned,
         embedding,
     })
@@ -265,7 +265,7 @@ mod tests {
             );
             assert_eq!(read.document.as_bytes(), entry.document());
             assert_eq!((read.created_at, read.ttl, read.poisoned), (entry.created_at, entry.ttl, poisoned));
-            assert_eq!(read.took, entry.counts().took);
+            assert_eq!(read.took, entry.cost().took);
         }
     }
 

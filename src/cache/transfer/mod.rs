@@ -17,7 +17,7 @@ use super::Cache;
 use super::key::Keys;
 use crate::dialect::Form;
 use crate::store::StoreError;
-use crate::store::content::{Content, Exchange};
+use crate::store::content::{Content, Cost, Exchange};
 use crate::store::entry::{Entry, Key, Scope, TAG_BYTES};
 use crate::store::transfer::{Exported, Home, Kept, Taken};
 pub use line::{End, SCHEMA, last, mark};
@@ -165,8 +165,7 @@ impl Cache {
                 namespace: &read.namespace,
                 prompt: &read.prompt,
                 document: &document,
-                usage: reply.usage,
-                took: read.took,
+                cost: Cost { usage: reply.usage, took: read.took },
             }),
             tool_calls: reply.tool_calls,
             created_at: read.created_at,

@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::content::{Content, Counts, Exchange};
+use super::super::content::{Content, Cost, Exchange};
 use super::super::encryption::{self, Encryption, Unopened};
 use super::super::entry::{Entry, Key, Partition, Placed, Scope};
 use super::super::evidence::{Evidence, MOST_OBSERVATIONS, OBSERVATION_BYTES, Observation};
@@ -149,7 +149,7 @@ impl Seal {
     /// An entry's fields and values, without its embedding. `None` where they cannot be sealed, for want of random
     /// bytes.
     pub(super) fn write(&self, entry: &Entry) -> Option<Vec<(&'static str, Vec<u8>)>> {
-        let Counts { usage, took } = entry.counts();
+        let Cost { usage, took } = entry.cost();
         let metadata = Metadata {
             schema: SCHEMA,
             scope: hex(&entry.scope.0),
@@ -409,13 +409,15 @@ impl Head<'_> {
                 namespace: &metadata.namespace,
                 prompt: std::str::from_utf8(&prompt).map_err(|_| Damage::Broken)?,
                 document: &document,
-                usage: metadata.usage.map(|(input, output)| Usage {
-                    input,
-                    output,
-                    cached: metadata.cached,
-                    reasoning: metadata.reasoning,
-                }),
-                took: metadata.took_ms.map(Duration::from_millis),
+                cost: Cost {
+                    usage: metadata.usage.map(|(input, output)| Usage {
+                        input,
+                        output,
+                        cached: metadata.cached,
+                        reasoning: metadata.reasoning,
+                    }),
+                    took: metadata.took_ms.map(Duration::from_millis),
+                },
             }),
             tool_calls: metadata.tool_calls,
             created_at: moment.and_then(|moment| UNIX_EPOCH.checked_add(moment)).ok_or(Damage::Broken)?,

@@ -171,7 +171,7 @@ fn many_threads_leave_everything_in_agreement() {
                             5 => {
                                 for found in store.nearest(&home, &random.direction(16), 10).await.unwrap() {
                                     let bytes: [u8; 8] =
-                                        found.entry.counts().usage.unwrap().input.to_le_bytes();
+                                        found.entry.cost().usage.unwrap().input.to_le_bytes();
                                     assert_eq!(partition(u64::from_le_bytes(bytes) % 5), home);
                                 }
                             }

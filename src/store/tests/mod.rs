@@ -13,7 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
-use super::content::{Content, Counts, Exchange};
+use super::content::{Content, Cost, Exchange};
 use super::entry::Scope;
 use super::*;
 use crate::dialect::{Endpoint, Usage};
@@ -79,8 +79,10 @@ pub(crate) fn entry(number: u64) -> Entry {
             namespace: if number.is_multiple_of(2) { "" } else { "docs" },
             prompt: &format!("What is number {number}? Größe"),
             document: format!("{{\"answer\": {number}, \"pad\": \"{}\"}}", "x".repeat(200)).as_bytes(),
-            usage: Some(Usage { input: number, output: 2, ..Usage::default() }),
-            took: Some(Duration::from_millis(number)),
+            cost: Cost {
+                usage: Some(Usage { input: number, output: 2, ..Usage::default() }),
+                took: Some(Duration::from_millis(number)),
+            },
         }),
         tool_calls: false,
         created_at: UNIX_EPOCH + Duration::from_secs(4_000_000_000) + Duration::from_millis(number),
@@ -91,14 +93,13 @@ pub(crate) fn entry(number: u64) -> Entry {
 
 /// An entry with other content.
 pub(super) fn altered(entry: &Entry, alter: impl FnOnce(&mut Exchange<'_>)) -> Entry {
-    let (document, Counts { usage, took }) = (entry.document(), entry.counts());
+    let document = entry.document();
     let mut exchange = Exchange {
         model: entry.model(),
         namespace: entry.namespace(),
         prompt: entry.prompt(),
         document: &document,
-        usage,
-        took,
+        cost: entry.cost(),
     };
     alter(&mut exchange);
     Entry { content: Content::new(&exchange), ..entry.clone() }
@@ -128,13 +129,15 @@ pub(super) fn entries() -> impl Strategy<Value = Entry> {
             namespace: &texts.1,
             prompt: &texts.2,
             document: &texts.3,
-            usage: rest.1.map(|[input, output, cached, reasoning]| Usage {
-                input,
-                output,
-                cached,
-                reasoning,
-            }),
-            took: took.map(Duration::from_millis),
+            cost: Cost {
+                usage: rest.1.map(|[input, output, cached, reasoning]| Usage {
+                    input,
+                    output,
+                    cached,
+                    reasoning,
+                }),
+                took: took.map(Duration::from_millis),
+            },
         }),
         tool_calls: rest.2.0,
         created_at: UNIX_EPOCH + Duration::from_millis(created),

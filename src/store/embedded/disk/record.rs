@@ -17,7 +17,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::{Endpoint, Usage};
-use crate::store::content::{Content, Counts, Exchange, Raw};
+use crate::store::content::{Content, Cost, Exchange, Raw};
 use crate::store::encryption::{Encryption, Unopened};
 use crate::store::entry::{Entry, Key, Partition, Scope};
 use crate::store::evidence::{Evidence, OBSERVATION_BYTES, Observation};
@@ -114,7 +114,7 @@ impl Seal {
     /// An entry as a record. `None` where it cannot be encoded, which plain values in memory always can, or sealed,
     /// for want of random bytes; so for the other kinds.
     pub(super) fn entry(&self, sequence: u64, entry: &Entry) -> Option<Vec<u8>> {
-        let (document, Counts { usage, took }) = (entry.document(), entry.counts());
+        let (document, Cost { usage, took }) = (entry.document(), entry.cost());
         let stored = Stored {
             key: entry.key.0,
             scope: entry.scope.0,
@@ -162,13 +162,15 @@ impl Seal {
                 namespace: stored.namespace,
                 prompt: stored.prompt,
                 document: stored.document.0,
-                usage: stored.usage.map(|(input, output)| Usage {
-                    input,
-                    output,
-                    cached: later.cached,
-                    reasoning: later.reasoning,
-                }),
-                took: later.took_ms.map(Duration::from_millis),
+                cost: Cost {
+                    usage: stored.usage.map(|(input, output)| Usage {
+                        input,
+                        output,
+                        cached: later.cached,
+                        reasoning: later.reasoning,
+                    }),
+                    took: later.took_ms.map(Duration::from_millis),
+                },
             }),
             tool_calls: stored.tool_calls,
             created_at: created_at.ok_or(RecordError::Shape)?,
@@ -338,8 +340,8 @@ mod tests {
         fn a_record_without_what_came_later_is_read(entry in entries()) {
             let seal = seal(1, false);
             let entry = altered(&entry, |exchange| {
-                exchange.took = None;
-                if let Some(usage) = &mut exchange.usage {
+                exchange.cost.took = None;
+                if let Some(usage) = &mut exchange.cost.usage {
                     (usage.cached, usage.reasoning) = (0, 0);
                 }
             });
