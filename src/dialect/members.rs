@@ -104,9 +104,9 @@ mod tests {
     fn slots_replace_values_and_leave_the_rest() {
         let document = Bytes::from_static(b"{ \"t\" : 1, \"text\":\"t\", \"t\":[2] }\n");
         let members = members(std::str::from_utf8(&document).unwrap()).unwrap();
-        let mut writer = Writer::new("");
+        let mut writer = Writer::new("", &document);
         write_with_slots(&document, &members, &mut writer, |name| (name == "t").then_some(Slot::Created));
-        let rendered = writer.finish().render(&Echo::default(), std::time::SystemTime::UNIX_EPOCH);
+        let rendered = writer.finish().unwrap().render(&Echo::default(), std::time::SystemTime::UNIX_EPOCH);
         assert_eq!(rendered, "{ \"t\" : 0, \"text\":\"t\", \"t\":0 }\n");
     }
 }

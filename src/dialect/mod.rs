@@ -117,6 +117,27 @@ impl Echo {
     pub fn get(&self, name: &str) -> Option<&serde_json::Value> {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value)
     }
+
+    /// How many bytes it keeps in memory, nearly.
+    pub fn weight(&self) -> usize {
+        self.0.iter().map(|(_, value)| weight(value)).sum()
+    }
+}
+
+/// How many bytes a value keeps in memory, nearly: many times as many as it is written with, where it is made of small
+/// ones.
+fn weight(value: &serde_json::Value) -> usize {
+    use serde_json::Value::{Array, Object, String};
+    let held: usize = match value {
+        String(text) => text.capacity(),
+        Array(items) => items.iter().map(weight).sum(),
+        // A name is a string of its own, in a node with its value.
+        Object(members) => {
+            members.iter().map(|(name, value)| 2 * size_of_val(name) + name.len() + weight(value)).sum()
+        }
+        _ => 0,
+    };
+    size_of_val(value) + held
 }
 
 /// The top-level fields that stay out of the scope: they cannot change the reply's content (INTERFACE.md,

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 
-use super::Echo;
+use super::{Echo, ReplayError};
 use crate::decimal::digits;
 
 /// A place in a reply that is filled anew at each replay.
@@ -105,11 +105,18 @@ fn put_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     let _ = serde_json::to_writer(out, value);
 }
 
+/// How many times as long as its document a reply may be laid out, and how many bytes more. A stream repeats a reply's
+/// head with each of its parts; without a bound an entry with a long one, and many parts, would grow a thousandfold.
+const MOST_GROWTH: usize = 16;
+const ROOM: usize = 16 * 1024;
+
 /// Builds a [`Template`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer {
     template: Template,
     text: BytesMut,
+    /// How many bytes may still come; `None` where there were more.
+    room: Option<usize>,
 }
 
 /// Marks a slot inside a `serde_json::Value`: random per process, so no reply's content can hold it.
@@ -125,9 +132,17 @@ static MARK: LazyLock<String> = LazyLock::new(|| {
 });
 
 impl Writer {
-    /// A writer for replies whose stored id is `stored_id`; empty where they have none.
-    pub fn new(stored_id: &str) -> Self {
-        Self { template: Template { id: Id::like(stored_id), ..Template::default() }, text: BytesMut::new() }
+    /// A writer for replays of a stored document, whose id is `stored_id`; empty where it has none.
+    pub fn new(stored_id: &str, document: &[u8]) -> Self {
+        let template = Template { id: Id::like(stored_id), ..Template::default() };
+        let room = document.len().saturating_mul(MOST_GROWTH).saturating_add(ROOM);
+        Self { template, text: BytesMut::new(), room: Some(room) }
+    }
+
+    /// Whether there is room for so many bytes more.
+    fn has_room(&mut self, length: usize) -> bool {
+        self.room = self.room.and_then(|room| room.checked_sub(length));
+        self.room.is_some()
     }
 
     /// A value that stands for a slot inside a document given to [`Writer::json`].
@@ -148,13 +163,15 @@ impl Writer {
 
     /// Appends text as it is.
     pub fn raw(&mut self, text: &str) {
-        self.text.extend_from_slice(text.as_bytes());
+        if self.has_room(text.len()) {
+            self.text.extend_from_slice(text.as_bytes());
+        }
     }
 
     /// Appends part of a stored document without a copy.
     pub fn shared(&mut self, bytes: Bytes) {
         self.flush();
-        if !bytes.is_empty() {
+        if !bytes.is_empty() && self.has_room(bytes.len()) {
             self.template.length += bytes.len();
             self.template.pieces.push(Piece::Bytes(bytes));
         }
@@ -171,7 +188,9 @@ impl Writer {
                 self.template.echoed.get(number).map_or(0, |(_, fallback)| fallback.to_string().len())
             }
         };
-        self.template.pieces.push(Piece::Slot(slot, likely));
+        if self.has_room(likely) {
+            self.template.pieces.push(Piece::Slot(slot, likely));
+        }
     }
 
     /// Appends a document, its marks turned into slots.
@@ -190,9 +209,15 @@ impl Writer {
     }
 
     /// The template.
-    pub fn finish(mut self) -> Template {
+    ///
+    /// # Errors
+    /// It would be many times as long as its document.
+    pub fn finish(mut self) -> Result<Template, ReplayError> {
         self.flush();
-        self.template
+        match self.room {
+            Some(_) => Ok(self.template),
+            None => Err(ReplayError(format!("laid out it would be over {MOST_GROWTH} times as long"))),
+        }
     }
 
     fn flush(&mut self) {
@@ -265,13 +290,13 @@ mod tests {
 
     #[test]
     fn slots_are_filled_anew_and_content_is_kept() {
-        let mut writer = Writer::new("chatcmpl-abcdefgh");
+        let mut writer = Writer::new("chatcmpl-abcdefgh", &[]);
         let user = writer.echo("user", Value::Null);
         let text = "a \" quote, slot-, \u{0}";
         writer.raw("data: ");
         writer.json(&json!({"id": Writer::mark(Slot::Id), "created": Writer::mark(Slot::Created),
             "at": Writer::mark(Slot::CreatedAt), "user": user, "text": text, "again": Writer::mark(Slot::Id)}));
-        let template = writer.finish();
+        let template = writer.finish().unwrap();
         let now = UNIX_EPOCH + Duration::from_millis(1_500);
         let first = template.render(&Echo::default(), now);
         let value: Value = serde_json::from_slice(first.strip_prefix(b"data: ").unwrap()).unwrap();

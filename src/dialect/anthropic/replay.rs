@@ -35,7 +35,7 @@ pub(super) fn replay(document: &Bytes, form: Form) -> Result<Template, ReplayErr
     let id = members.iter().find(|member| member.name == "id").and_then(|id| text.get(id.value.clone()));
     // An id that is no text stays as it is.
     let id: Option<String> = id.and_then(|raw| parse(raw).ok());
-    let mut writer = Writer::new(id.as_deref().unwrap_or_default());
+    let mut writer = Writer::new(id.as_deref().unwrap_or_default(), document);
     match form {
         Form::Json => write_with_slots(document, &members, &mut writer, |name| {
             (name == "id" && id.is_some()).then_some(Slot::Id)
@@ -46,7 +46,7 @@ pub(super) fn replay(document: &Bytes, form: Form) -> Result<Template, ReplayErr
         }
         Form::Ndjson => return Err(ReplayError("messages are not streamed as lines".to_owned())),
     }
-    Ok(writer.finish())
+    writer.finish()
 }
 
 type Members<'a> = [(String, &'a str)];

@@ -63,7 +63,7 @@ pub(crate) fn replay(document: &Bytes, form: Form) -> Result<Template, ReplayErr
     if form != Form::Json {
         return Err(ReplayError("embeddings come as one document".to_owned()));
     }
-    let mut writer = Writer::new("");
+    let mut writer = Writer::new("", document);
     writer.shared(document.clone());
-    Ok(writer.finish())
+    writer.finish()
 }

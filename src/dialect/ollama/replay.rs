@@ -13,10 +13,6 @@ use crate::dialect::pieces::pieces;
 use crate::dialect::template::{Slot, Template, Writer};
 use crate::dialect::{Form, ReplayError};
 
-/// How many bytes of a document a stream repeats on every line, at most. Names of models are short; without a
-/// bound a hostile upstream's entry would grow a thousandfold when it is replayed.
-const LONGEST_HEAD: usize = 512;
-
 /// Lays a stored document out in the form asked for.
 pub(super) fn replay(shape: Shape, document: &Bytes, form: Form) -> Result<Template, ReplayError> {
     match form {
@@ -29,11 +25,11 @@ pub(super) fn replay(shape: Shape, document: &Bytes, form: Form) -> Result<Templ
 /// The stored bytes with a fresh `created_at`.
 fn whole(document: &Bytes) -> Result<Template, ReplayError> {
     let members = std::str::from_utf8(document).ok().and_then(members).ok_or_else(no_object)?;
-    let mut writer = Writer::new("");
+    let mut writer = Writer::new("", document);
     write_with_slots(document, &members, &mut writer, |name| {
         (name == "created_at").then_some(Slot::CreatedAt)
     });
-    Ok(writer.finish())
+    writer.finish()
 }
 
 /// What a document holds, each value as it stands there.
@@ -91,9 +87,6 @@ impl<'a> Stored<'a> {
                 _ => stored.rest.push((name, raw)),
             }
         }
-        if stored.head.len() + stored.role.len() > LONGEST_HEAD {
-            return Err(ReplayError("too long a model's name to repeat on every line".to_owned()));
-        }
         Ok(stored)
     }
 
@@ -134,7 +127,7 @@ impl<'a> Stored<'a> {
 fn lines(shape: Shape, document: &Bytes) -> Result<Template, ReplayError> {
     let text = one_line(std::str::from_utf8(document).map_err(|_| no_object())?);
     let stored = Stored::read(shape, &text)?;
-    let mut out = Lines { shape, stored: &stored, writer: Writer::new("") };
+    let mut out = Lines { shape, stored: &stored, writer: Writer::new("", document) };
     for piece in pieces(&stored.thinking) {
         out.thinking(piece);
     }
@@ -147,7 +140,7 @@ fn lines(shape: Shape, document: &Bytes) -> Result<Template, ReplayError> {
         out.tool_calls(calls);
     }
     out.last(stored.logprobs.filter(|_| by_token.is_none()));
-    Ok(out.writer.finish())
+    out.writer.finish()
 }
 
 /// Writes the lines of one stream.

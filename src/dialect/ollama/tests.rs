@@ -322,7 +322,8 @@ fn embeddings_are_kept_as_they_came() {
 
 #[test]
 fn what_a_line_repeats_is_bounded() {
-    let document = json!({"model": "m".repeat(10_000), "response": "x", "done": true}).to_string();
+    let response = "word ".repeat(10_000);
+    let document = json!({"model": "m".repeat(10_000), "response": response, "done": true}).to_string();
     assert!(GENERATE.replay(&Bytes::from(document.clone()), Form::Ndjson).is_err());
     assert!(GENERATE.replay(&Bytes::from(document), Form::Json).is_ok());
 }

@@ -3,6 +3,7 @@
 //!
 //! Called by `chat` and `completions`, which know what the parts of a choice are.
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::dialect::ReplayError;
@@ -29,8 +30,13 @@ pub(super) struct Chunks {
 const REPEATED: [&str; 3] = ["model", "service_tier", "system_fingerprint"];
 
 impl Chunks {
-    /// A stream of the document's chunks, which call themselves `object`. `usage`: the client asked for it.
-    pub(super) fn new(document: &Value, object: &str, usage: bool) -> Result<Self, ReplayError> {
+    /// A stream of the chunks of a document, as it is stored and as it was read, which call themselves `object`. `usage`: the client asked for it.
+    pub(super) fn new(
+        stored: &Bytes,
+        document: &Value,
+        object: &str,
+        usage: bool,
+    ) -> Result<Self, ReplayError> {
         let members = document.as_object().ok_or_else(|| ReplayError("no JSON object".to_owned()))?;
         let id = members.get("id").and_then(Value::as_str).unwrap_or_default();
         let mut head = String::new();
@@ -46,7 +52,7 @@ impl Chunks {
         head.push_str(",\"choices\":[");
         let usage = members.get("usage").filter(|counted| usage && counted.is_object()).map(Value::to_string);
         Ok(Self {
-            writer: Writer::new(id),
+            writer: Writer::new(id, stored),
             has_id: !id.is_empty(),
             has_created: members.get("created").is_some_and(Value::is_number),
             object: format!("\"object\":{}", Value::from(object)),
@@ -84,7 +90,7 @@ impl Chunks {
     }
 
     /// The chunk of usage, if it was asked for and is known, and the end of the stream.
-    pub(super) fn finish(mut self) -> Template {
+    pub(super) fn finish(mut self) -> Result<Template, ReplayError> {
         if let Some(usage) = self.usage.take() {
             self.begin();
             self.writer.raw("],\"usage\":");

@@ -121,14 +121,15 @@ pub(crate) fn replay(document: &Bytes, form: Form) -> Result<Template, ReplayErr
     match form {
         Form::Json => reply::replay_json(document),
         Form::Sse { usage } => {
-            let document = reply::stored(document)?;
-            let mut chunks = Chunks::new(&document, "text_completion", usage)?;
+            let stored = document;
+            let document = reply::stored(stored)?;
+            let mut chunks = Chunks::new(stored, &document, "text_completion", usage)?;
             let choices = document.get("choices").and_then(Value::as_array);
             let choices = choices.ok_or_else(|| ReplayError("no choices".to_owned()))?;
             for (at, choice) in choices.iter().enumerate() {
                 stream_choice(&mut chunks, choice, at + 1 == choices.len())?;
             }
-            Ok(chunks.finish())
+            chunks.finish()
         }
         Form::Ndjson => Err(ReplayError("text completions have no NDJSON".to_owned())),
     }

@@ -80,7 +80,7 @@ pub(crate) fn replay(document: &Bytes, form: Form) -> Result<Template, ReplayErr
     if form != Form::Json {
         return Err(ReplayError("embeddings have no stream".to_owned()));
     }
-    let mut writer = Writer::default();
+    let mut writer = Writer::new("", document);
     writer.shared(document.clone());
-    Ok(writer.finish())
+    writer.finish()
 }

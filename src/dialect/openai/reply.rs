@@ -62,6 +62,10 @@ pub(super) fn whole_choices<'d, 'a>(
         let index = choice.get("index").map_or(Some(0), BorrowedValue::as_u64);
         let index = index.filter(|index| before.is_none_or(|before| before < *index));
         before = Some(index.ok_or_else(|| malformed("a choice's index"))?);
+        // A gateway whose own upstream failed says so where the reply would be.
+        if choice.get("error").is_some_and(|error| !matches!(error, BorrowedValue::Null)) {
+            return Err(Unstorable::Error);
+        }
         match choice.get("finish_reason") {
             // OpenAI's reasons for a whole reply, then those that servers which imitate it use for the same.
             Some(BorrowedValue::Text(reason)) => match reason.as_ref() {
@@ -108,13 +112,13 @@ pub(super) fn replay_json(document: &Bytes) -> Result<Template, ReplayError> {
     }
     let id = serde_json::from_slice(document).ok().and_then(|identified: Identified<'_>| identified.id);
     let id = id.unwrap_or_default();
-    let mut writer = Writer::new(&id);
+    let mut writer = Writer::new(&id, document);
     splice(&mut writer, document, |_, name, is_number| match name {
         "id" if !id.is_empty() => Some(Writer::mark(Slot::Id)),
         "created" if is_number => Some(Writer::mark(Slot::Created)),
         _ => None,
     })?;
-    Ok(writer.finish())
+    writer.finish()
 }
 
 /// Appends a stored document without a copy, but for the members for which `renew` has a slot: it is given the

@@ -17,7 +17,7 @@ pub(super) fn replay(document: &Bytes) -> Result<Template, ReplayError> {
     let Value::Object(response) = reply::stored(document)? else {
         return Err(ReplayError("no JSON object".to_owned()));
     };
-    let mut events = Events { writer: Writer::default(), sequence: 0 };
+    let mut events = Events { writer: Writer::new("", document), sequence: 0 };
     for kind in ["response.created", "response.in_progress"] {
         let begun = begun(&mut events.writer, &response);
         events.send(kind, &json!({ "response": begun }));
@@ -75,7 +75,7 @@ impl Events {
         self.writer.raw(",\"response\":");
         reply::splice(&mut self.writer, &on_one_line(document), renew)?;
         self.writer.raw("}\n\n");
-        Ok(self.writer.finish())
+        self.writer.finish()
     }
 }
 

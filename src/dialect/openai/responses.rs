@@ -198,9 +198,9 @@ fn judge(bytes: Bytes) -> Result<Reply, Unstorable> {
 pub(crate) fn replay(document: &Bytes, form: Form) -> Result<Template, ReplayError> {
     match form {
         Form::Json => {
-            let mut writer = Writer::default();
+            let mut writer = Writer::new("", document);
             reply::splice(&mut writer, document, renew)?;
-            Ok(writer.finish())
+            writer.finish()
         }
         Form::Sse { .. } => response_events::replay(document),
         Form::Ndjson => Err(ReplayError("responses have no NDJSON".to_owned())),

@@ -235,3 +235,16 @@ fn output_missing_from_the_last_event_is_taken_from_those_before() {
     );
     assert_eq!(document(OpenAiResponses, &body)["output"], json!([item]));
 }
+
+/// As gateways report that their own upstream failed.
+#[test]
+fn an_error_in_the_place_of_a_choice_is_not_stored() {
+    let error = json!({"code": 502, "message": "no reply"});
+    let choice = |error: &Value| json!({"index": 0, "message": {"content": "partial"}, "finish_reason": "stop", "error": error});
+    let document = |error: &Value| json!({"choices": [choice(error)]}).to_string();
+    assert_eq!(gather(OpenAiChat, Form::Json, &document(&error)).unwrap_err(), Unstorable::Error);
+    assert!(gather(OpenAiChat, Form::Json, &document(&Value::Null)).is_ok());
+    let streamed = json!({"choices": [{"index": 0, "delta": {"content": "partial"}, "finish_reason": "stop", "error": error}]});
+    let stream = format!("data: {streamed}\n\ndata: [DONE]\n\n");
+    assert_eq!(gather(OpenAiChat, SSE, &stream).unwrap_err(), Unstorable::Error);
+}

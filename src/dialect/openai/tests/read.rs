@@ -1,7 +1,7 @@
 //! What of a request is the prompt, what is the scope, and what passes through.
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::read;
 use crate::dialect::Endpoint::{self, OpenAiChat, OpenAiCompletions, OpenAiEmbeddings, OpenAiResponses};
@@ -231,4 +231,15 @@ proptest! {
             prop_assert_eq!(scope, split(endpoint, &other.to_string()).0);
         }
     }
+}
+
+/// By what it takes in memory, and not by how it was written.
+#[test]
+fn what_a_reply_echoes_is_weighed() {
+    let zeros = vec![0; 10_000];
+    let body =
+        json!({"model": "m", "messages": [{"role": "user", "content": "q"}], "metadata": {"a": zeros}})
+            .to_string();
+    let request = read(OpenAiChat, &body).unwrap();
+    assert!(request.echo.weight() >= 10_000 * size_of::<Value>());
 }

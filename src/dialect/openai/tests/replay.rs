@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{CHAT, CHAT_LOGPROBS, CHAT_TOOLS, COMPLETION, RESPONSE, SSE, read, replay};
@@ -116,4 +117,28 @@ fn a_form_that_an_endpoint_does_not_have_is_refused() {
         }
     }
     assert!(OpenAiEmbeddings.replay(&"{}".into(), SSE).is_err());
+}
+
+#[test]
+fn a_stream_is_not_many_times_as_long_as_its_document() {
+    let (name, text) = ("m".repeat(10_000), "word ".repeat(10_000));
+    for (endpoint, document) in [
+        (
+            OpenAiChat,
+            json!({"model": name, "choices": [{"message": {"content": text}, "finish_reason": "stop"}]}),
+        ),
+        (
+            OpenAiChat,
+            json!({"id": name, "choices": [{"message": {"content": text}, "finish_reason": "stop"}]}),
+        ),
+        (OpenAiCompletions, json!({"model": name, "choices": [{"text": text, "finish_reason": "stop"}]})),
+        (
+            OpenAiResponses,
+            json!({"output": [{"id": name, "type": "message", "content": [{"type": "output_text", "text": text}]}]}),
+        ),
+    ] {
+        let document = Bytes::from(document.to_string());
+        assert!(endpoint.replay(&document, SSE).is_err(), "{endpoint:?}");
+        assert!(endpoint.replay(&document, Form::Json).is_ok(), "{endpoint:?}");
+    }
 }
