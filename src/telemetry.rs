@@ -1,4 +1,4 @@
-//! Metrics and the log: what they are named, and the one place where a request's [`Outcome`] becomes both.
+//! Metrics and the log ([`log`]): what they are named, and the one place where a request's [`Outcome`] becomes both.
 //!
 //! Called by `server` around each request, and by `admin`, which shows the metrics. Label values come from closed
 //! sets, models from a bounded one, so that no client can make more of them. docs/metrics.md lists all.
@@ -7,6 +7,7 @@ pub mod decisions;
 pub mod histogram;
 mod json_lines;
 pub mod live;
+mod log;
 mod process;
 mod reloads;
 pub mod request_id;
@@ -20,7 +21,7 @@ mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -29,14 +30,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
-use tracing::{Level, enabled, warn};
-use tracing_subscriber::prelude::*;
-use tracing_subscriber::{EnvFilter, Registry as Registered, reload};
 
 use decisions::{Asked, Decisions};
 use histogram::{Latencies, Latency};
-use json_lines::JsonLines;
 use live::Live;
+pub use log::{LogFilter, LogGuard, init_log, log_request};
 pub use process::Parts;
 use process::ProcessMetrics;
 pub use reloads::{ReloadMetrics, ReloadResult};
@@ -46,11 +44,10 @@ use series::{Counts, SeriesShape, Window};
 use store::StoreMetrics;
 use trials::TrialMetrics;
 use upstreams::UpstreamMetrics;
-use writer::{Lines, Writing};
 
 use crate::cache::Cache;
 use crate::cache::outcome::{Forward, Layer, Outcome};
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::dialect::Endpoint;
 use crate::savings::{Ledger, Saved, Served, Spared};
 use crate::trace::SpanCounts;
@@ -453,77 +450,4 @@ fn endpoint_label(exchange: &Exchange<'_>) -> &'static str {
         None if exchange.path == "/ask" => "/ask",
         None => "other",
     }
-}
-
-/// The log's lines, where they are ours and JSON.
-static JSON: OnceLock<Lines> = OnceLock::new();
-
-/// Writes the line of a request, if such lines are wanted.
-pub fn log_request(outcome: &Outcome, exchange: &Exchange<'_>) {
-    // Most lines are those of exact hits, and are written without a way through the subscriber's layers.
-    if outcome.layer == Layer::Exact
-        && let Some(lines) = JSON.get()
-    {
-        if enabled!(target: request_line::TARGET, Level::INFO) {
-            lines.append(|text, stamp| request_line::write(text, stamp, SystemTime::now(), exchange));
-        }
-        return;
-    }
-    request_line::tell(outcome, exchange);
-}
-
-/// Keeps the log's writer alive; what is still to be written is when this is dropped.
-#[derive(Debug)]
-pub struct LogGuard {
-    _writing: Writing,
-    filter: LogFilter,
-}
-
-/// Changes what is logged.
-#[derive(Debug, Clone)]
-pub struct LogFilter(reload::Handle<EnvFilter, Registered>);
-
-impl LogGuard {
-    /// What changes what is logged.
-    pub fn filter(&self) -> LogFilter {
-        self.filter.clone()
-    }
-}
-
-impl LogFilter {
-    /// Logs what the configuration says from now on, unless `RUST_LOG` says what.
-    pub fn follow(&self, config: &Config) {
-        // Without a log that is ours there is none to change.
-        if let Err(error) = self.0.reload(env_filter(config)) {
-            warn!(%error, "what is logged was not changed");
-        }
-    }
-}
-
-/// What is logged: by `RUST_LOG`, or the configuration.
-fn env_filter(config: &Config) -> EnvFilter {
-    let filter = std::env::var("RUST_LOG").ok().unwrap_or_else(|| config.log.filter.clone());
-    // The configuration was checked; a wrong RUST_LOG leaves the default.
-    EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("info"))
-}
-
-/// Begins to log to standard error, by a thread of its own so that no request waits for it.
-///
-/// # Errors
-/// The system gave no thread.
-pub fn init_log(config: &Config) -> std::io::Result<LogGuard> {
-    let (filter, handle) = reload::Layer::new(env_filter(config));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let format = config.log_format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let (lines, writing) = Lines::start(std::io::stderr())?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(lines.clone());
-    // A second initialisation, as in tests that start several proxies, leaves the first in place.
-    let _ = match format {
-        LogFormat::Text => registry.with(layer.with_ansi(terminal)).try_init(),
-        LogFormat::Json => registry.with(layer.event_format(JsonLines)).try_init().map(|()| {
-            let _ = JSON.set(lines);
-        }),
-    };
-    Ok(LogGuard { _writing: writing, filter: LogFilter(handle) })
 }

@@ -4,6 +4,7 @@
 //! Called by `proxy` through [`super::Cache`]. Holds keyed hashes, never a credential.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
@@ -15,6 +16,8 @@ use super::key::CredentialId;
 #[derive(Debug)]
 pub struct Credentials {
     accepted: Arc<Cache<CredentialId, Acceptance>>,
+    /// Counts refusals: what was asked of others before one is no news after it.
+    refusals: Arc<AtomicU64>,
     lifetime: Duration,
 }
 
@@ -35,13 +38,13 @@ const CAPACITY: usize = 100_000;
 impl Credentials {
     /// Remembers each acceptance for `lifetime` (`credential_ttl`).
     pub fn new(lifetime: Duration) -> Self {
-        Self { accepted: Arc::new(Cache::new(CAPACITY)), lifetime }
+        Self { accepted: Arc::new(Cache::new(CAPACITY)), refusals: Arc::default(), lifetime }
     }
 
     /// The same acceptances, each remembered for `lifetime`.
     #[must_use]
     pub fn lasting(&self, lifetime: Duration) -> Self {
-        Self { accepted: Arc::clone(&self.accepted), lifetime }
+        Self { accepted: Arc::clone(&self.accepted), refusals: Arc::clone(&self.refusals), lifetime }
     }
 
     /// How long an acceptance counts.
@@ -58,15 +61,33 @@ impl Credentials {
         tell
     }
 
-    /// Another process saw them accepted so long ago. Whether a hit may be served on the strength of that.
-    pub fn accepted_elsewhere(&self, credential: CredentialId, ago: Duration, now: Instant) -> bool {
+    /// How many refusals there were, to be said to [`Self::accepted_elsewhere`].
+    pub fn refusals(&self) -> u64 {
+        self.refusals.load(Ordering::SeqCst)
+    }
+
+    /// Another process saw them accepted so long ago; it was asked when there had been so many refusals. Whether a hit may
+    /// be served on the strength of that.
+    pub fn accepted_elsewhere(
+        &self,
+        credential: CredentialId,
+        ago: Duration,
+        refusals: u64,
+        now: Instant,
+    ) -> bool {
         let Some(at) = now.checked_sub(ago).filter(|_| ago < self.lifetime) else { return false };
         self.accepted.insert(credential, Acceptance { at, told: at });
-        true
+        // Looked at behind the insertion, so that a refusal takes it out, or is seen here.
+        let holds = self.refusals() == refusals;
+        if !holds {
+            self.accepted.remove(&credential);
+        }
+        holds
     }
 
     /// Upstream refused them (401 or 403).
     pub fn refuse(&self, credential: &CredentialId) {
+        self.refusals.fetch_add(1, Ordering::SeqCst);
         self.accepted.remove(credential);
     }
 
@@ -99,10 +120,16 @@ mod tests {
         assert!(credentials.may_be_served(Some(&id), start + Duration::from_secs(9)));
         assert!(!credentials.may_be_served(Some(&id), start + Duration::from_secs(10)));
         credentials.refuse(&id);
-        assert!(credentials.accepted_elsewhere(id, Duration::from_secs(4), start));
+        let elsewhere =
+            |ago, refusals| credentials.accepted_elsewhere(id, Duration::from_secs(ago), refusals, start);
+        assert!(elsewhere(4, credentials.refusals()));
         assert!(!credentials.may_be_served(Some(&id), start + Duration::from_secs(6)));
         credentials.refuse(&id);
-        assert!(!credentials.accepted_elsewhere(id, Duration::from_secs(10), start));
+        assert!(!elsewhere(10, credentials.refusals()));
+        let before = credentials.refusals();
+        credentials.refuse(&id);
+        assert!(!elsewhere(4, before), "refused here while others were asked");
+        assert!(!credentials.may_be_served(Some(&id), start));
         credentials.accept(id, start);
         credentials.refuse(&id);
         assert!(!credentials.may_be_served(Some(&id), start));

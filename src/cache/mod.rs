@@ -20,6 +20,7 @@ pub mod normalise;
 pub mod observations;
 pub mod outcome;
 mod pending;
+mod query;
 pub mod rules;
 mod semantic;
 pub mod transfer;
@@ -43,14 +44,15 @@ use key::{CredentialId, Identity, KeyRing, RequestId};
 use matches::Matches;
 use outcome::Layer;
 use pending::Pending;
+pub use query::{Found, Hit, Miss, Query};
 use rules::Rules;
-use trial::{Trial, TrialOptions, Trials};
+use trial::{TrialOptions, Trials};
 
 use crate::dialect::{Endpoint, Reply, Request};
 use crate::embed::{EmbedError, Embedder, Embedding};
 use crate::store::Store;
 use crate::store::content::{Content, Cost, Exchange};
-use crate::store::entry::{Entry, Key, Partition, Placed, Scope};
+use crate::store::entry::{Entry, Partition, Placed, Scope};
 use crate::trace::{Trace, step, within};
 use crate::verify::Verifier;
 
@@ -75,107 +77,6 @@ pub struct Cache {
     behind: Arc<Behind>,
     /// Embeddings asked for.
     embeddings: Arc<AtomicU64>,
-}
-
-/// A request as the cache sees it.
-#[derive(Debug, Clone)]
-pub struct Query {
-    /// The endpoint.
-    pub endpoint: Endpoint,
-    /// The model asked, for people and purges.
-    pub model: String,
-    /// The normalised prompt, where the semantic layer may serve the request.
-    pub prompt: Option<String>,
-    /// Whether the user said the same before in this conversation.
-    pub repeated: bool,
-    /// Whom its reply belongs to.
-    pub scope: Scope,
-    /// The exact key.
-    pub key: Key,
-    /// Who asks; `None` for a caller without credentials.
-    pub credential: Option<CredentialId>,
-    /// What the client asked of the cache.
-    pub directives: Directives,
-    /// See [`Cache::leanings`].
-    leanings: OnceLock<Leanings>,
-}
-
-/// A stored reply that may be served.
-#[derive(Debug, Clone)]
-pub struct Hit {
-    /// The entry.
-    pub entry: Arc<Entry>,
-    /// The layer that found it.
-    pub layer: Layer,
-    /// The judgement.
-    pub decision: Decision,
-}
-
-/// No stored reply may be served.
-#[derive(Debug, Clone)]
-pub struct Miss {
-    /// Why.
-    pub reason: MissReason,
-    /// The judgement of the nearest entry, where there was one.
-    pub decision: Option<Decision>,
-    /// The guard's rule that spoke against it.
-    pub rule: Option<&'static str>,
-    /// Whether a directive of the client's alone (`max-age`) kept an entry from serving.
-    pub by_directive: bool,
-    /// The prompt's place, where the lookup came so far; storing the reply uses it again.
-    pub place: Option<Placed>,
-    /// The nearest entry, where the semantic layer judged one.
-    pub candidate: Option<Arc<Entry>>,
-    /// A stored reply that is to be compared with upstream's.
-    pub trial: Option<Box<Trial>>,
-}
-
-impl Decision {
-    /// The miss that a decision against an entry is.
-    fn or_miss(self, entry: &Entry, now: SystemTime) -> Result<Self, Miss> {
-        let Err(reason) = self.verdict else { return Ok(self) };
-        let alive = entry.remaining(now) > Duration::ZERO;
-        Err(Miss {
-            decision: Some(self),
-            rule: self.rule.map(guard::Rule::name),
-            by_directive: reason == MissReason::Expired && alive,
-            ..Miss::because(reason)
-        })
-    }
-}
-
-/// What a layer found.
-pub type Found = Result<Hit, Miss>;
-
-impl Miss {
-    /// The same, of this candidate.
-    fn of(self, entry: &Arc<Entry>) -> Self {
-        Self { candidate: Some(Arc::clone(entry)), ..self }
-    }
-
-    fn because(reason: MissReason) -> Self {
-        Self {
-            reason,
-            decision: None,
-            rule: None,
-            by_directive: false,
-            place: None,
-            candidate: None,
-            trial: None,
-        }
-    }
-
-    /// The miss to report where the exact layer and then the semantic one found nothing: an entry that was
-    /// there but could not serve says more than that there was none.
-    #[must_use]
-    pub fn then(self, semantic: Self) -> Self {
-        let tells_more = self.reason == MissReason::NoCandidate || semantic.reason != MissReason::NoCandidate;
-        // What a process has by itself says nothing of what the store has.
-        if tells_more && self.reason != MissReason::StoreUnavailable {
-            return semantic;
-        }
-        Self { place: semantic.place, trial: semantic.trial, ..self }
-    }
 }
 
 /// What a [`Cache`] is made of.
@@ -263,6 +164,11 @@ impl Cache {
         &self.store
     }
 
+    /// Which prompts are never matched by meaning.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// The work behind requests, to be ended before the store is closed.
     pub fn behind(&self) -> &Behind {
         &self.behind
@@ -303,8 +209,9 @@ impl Cache {
         if self.credentials.may_be_served(Some(credential), Instant::now()) {
             return true;
         }
+        let refusals = self.credentials.refusals();
         match self.store.accepted_ago(&credential.0).await {
-            Ok(Some(ago)) => self.credentials.accepted_elsewhere(*credential, ago, Instant::now()),
+            Ok(Some(ago)) => self.credentials.accepted_elsewhere(*credential, ago, refusals, Instant::now()),
             Ok(None) => false,
             Err(error) => {
                 debug!(%error, "the store did not say whether credentials are known");

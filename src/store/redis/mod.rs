@@ -6,6 +6,7 @@
 //! gone costs hits, never an answer: every command has a limit of time, and a connection that does not answer is
 //! given up and made anew ([`link`]).
 
+mod agreement;
 mod census;
 mod core;
 mod dial;
@@ -31,15 +32,15 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use self::agreement::Agreement;
 use self::core::{Core, CoreParts};
 use self::dial::{Connection, DialOptions, Dialler};
 use self::hot::Hot;
 use self::link::{Link, LinkError};
 use self::names::Names;
 use self::record::{Row, Seal};
-use self::scripts::{Call, Scripts};
 use self::writer::{Lanes, Write};
 use super::content::{Content, Exchange};
 use super::encryption::{Encryption, EncryptionKeys};
@@ -59,9 +60,6 @@ const TALLIED: usize = 4096;
 
 /// How often hits are counted in Redis.
 const COUNT_HITS_EVERY: Duration = Duration::from_secs(1);
-
-/// How often the secret in Redis is looked at: it may have been evicted, or be another since Redis lost its data.
-const AGREE_EVERY: Duration = Duration::from_secs(5);
 
 /// How many times as long as one command a lookup may take to bring a partition up to date.
 const REFRESH_TIMEOUTS: u32 = 3;
@@ -553,55 +551,5 @@ async fn count_hits(inner: std::sync::Weak<Inner>) {
         tokio::time::sleep(COUNT_HITS_EVERY).await;
         let Some(inner) = inner.upgrade() else { return };
         inner.count_hits();
-    }
-}
-
-/// Keeps this replica's secret the one that all agreed upon.
-#[derive(Clone)]
-struct Agreement {
-    core: Arc<Core>,
-    secret: watch::Sender<[u8; 32]>,
-}
-
-impl Agreement {
-    async fn keep(self) {
-        loop {
-            tokio::time::sleep(link::jittered(AGREE_EVERY)).await;
-            let call = self.call();
-            match self.core.link.run::<Vec<u8>>(&self.core.scripts.agree, &call).await {
-                Ok(secret) => self.adopt(&secret),
-                Err(error) => debug!(%error, "the secret in Redis was not looked at"),
-            }
-        }
-    }
-
-    /// Agrees over a connection that is not in use yet.
-    async fn agree_over(&self, mut connection: Connection) -> Result<(), ::redis::RedisError> {
-        let script = &self.core.scripts.agree;
-        match self.call().in_full(script).query_async::<Vec<u8>>(&mut connection).await {
-            Ok(secret) => self.adopt(&secret),
-            // Redis is there but takes no writes; what is agreed upon later is adopted then.
-            Err(error) if Scripts::is_refusal(&error) => {
-                warn!(reason = link::shown(&error), "no secret was agreed upon in Redis");
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    fn call(&self) -> Call {
-        Call::default().key(self.core.names.secret()).argument(*self.secret.borrow())
-    }
-
-    fn adopt(&self, secret: &[u8]) {
-        let Ok(secret) = <[u8; 32]>::try_from(secret) else { return };
-        if *self.secret.borrow() != secret {
-            // The seal first: an entry found by a key of the new secret must not look like damage.
-            let mut seal = self.core.seal.write();
-            *seal = Seal::new(&secret, Arc::clone(seal.encryption()));
-            drop(seal);
-            self.secret.send_replace(secret);
-            debug!("took over the secret that the replicas agreed upon");
-        }
     }
 }
