@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::causes::causes;
 use crate::config::{ConfigError, Environment, Secret};
-use crate::proxy::body::next_data;
+use crate::proxy::collect::next_data;
 
 /// How long the proxy may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,8 +40,24 @@ const NDJSON: &str = "application/x-ndjson";
 pub(super) struct AdminFlags {
     /// The running proxy's admin listener. Its token, where it has one: REJOINDER_ADMIN_TOKEN or
     /// REJOINDER_ADMIN_TOKEN_FILE
-    #[arg(long, env = "REJOINDER_ADMIN", value_name = "URL", default_value = "http://127.0.0.1:11436")]
+    #[arg(
+        long,
+        env = "REJOINDER_ADMIN",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:11436",
+        value_parser = admin_url
+    )]
     pub(super) admin: Uri,
+}
+
+/// The URL of an admin listener. One with a user name or password is refused later, where it is not shown.
+fn admin_url(text: &str) -> Result<Uri, String> {
+    let url = text.parse::<Uri>().ok().filter(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.host().is_some_and(|host| !host.is_empty())
+            && url.query().is_none()
+    });
+    url.ok_or_else(|| "no URL of an admin listener; give it as http://127.0.0.1:11436".to_owned())
 }
 
 /// Why the running proxy did not say what it was asked.
@@ -110,15 +126,9 @@ impl AdminClient {
     /// A client of the flags' admin listener, with the environment's token.
     pub(super) fn new(flags: &AdminFlags, environment: Environment<'_>) -> Result<Self, AdminError> {
         let url = &flags.admin;
-        let usable = matches!(url.scheme_str(), Some("http" | "https"))
-            && url.host().is_some_and(|host| !host.is_empty())
-            && url.query().is_none();
         if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             // Not shown, since it may hold a password.
             return Err(AdminError::Url("what has a user name or password".to_owned()));
-        }
-        if !usable {
-            return Err(AdminError::Url(url.to_string()));
         }
         let token = Secret::of_environment("REJOINDER_ADMIN_TOKEN", environment)
             .map_err(|error: ConfigError| AdminError::Token(error.to_string()))?;
@@ -256,7 +266,16 @@ pub(super) fn wait<T>(asking: impl Future<Output = anyhow::Result<T>>) -> anyhow
 
 /// Text of a proxy's for a terminal: what would steer one is shown as `\u{FFFD}`, line ends and tabs aside.
 pub(super) fn harmless(text: &str) -> String {
-    let steers = |character: char| character.is_control() && !matches!(character, '\n' | '\t');
+    let steers = |character: char| match character {
+        '\n' | '\t' => false,
+        // What turns the direction of writing round (UAX #9), or is not seen, could make one prompt look like another.
+        '\u{200B}'..='\u{200F}'
+        | '\u{202A}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}'
+        | '\u{061C}'
+        | '\u{FEFF}' => true,
+        _ => character.is_control(),
+    };
     text.chars().map(|character| if steers(character) { '\u{FFFD}' } else { character }).collect()
 }
 

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::admin_client::{AdminClient, AdminError, AdminFlags, Pieces, print, wait};
 use super::{environment, failed};
 use crate::cache::transfer::{self, End};
+use crate::causes::causes;
 
 const EXPLANATION: &str = "\
 FILE gets one JSON document a line: a first line that says by which secret the entries are stored (by a keyed hash, not \
@@ -228,7 +229,11 @@ async fn copy_all(
             return Err(error);
         }
         bar.suspend(|| {
-            eprintln!("the export broke off after {} entries and goes on: {error:#}", written.entries);
+            eprintln!(
+                "the export broke off after {} entries and goes on: {}",
+                written.entries,
+                causes(error.as_ref())
+            );
         });
         tokio::time::sleep(PAUSE * attempts).await;
         written.go_on();

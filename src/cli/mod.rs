@@ -24,6 +24,8 @@ use std::process::ExitCode;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::causes::causes;
+
 /// A cache in front of the model: a transparent proxy for OpenAI-, Anthropic- and Ollama-compatible APIs that
 /// answers repeated questions, also reworded ones, from its store.
 ///
@@ -104,7 +106,7 @@ fn typed(matches: &ArgMatches) -> BTreeSet<String> {
 
 /// Says on standard error what went wrong, with its causes.
 fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("rejoinder: {error:#}");
+    eprintln!("rejoinder: {}", causes(error.as_ref()));
     ExitCode::from(code)
 }
 

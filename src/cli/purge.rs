@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args};
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -43,11 +44,11 @@ pub(super) struct Purge {
     all: bool,
 
     /// Entries of requests for this model
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     model: Option<String>,
 
-    /// Entries of this namespace (X-Rejoinder-Namespace); "" for those without one
-    #[arg(long, value_name = "NAMESPACE")]
+    /// Entries of this namespace (X-Rejoinder-Namespace)
+    #[arg(long, value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
     namespace: Option<String>,
 
     /// Entries stored longer ago than this, as 90s, 15m, 24h or 7d
@@ -169,11 +170,7 @@ impl Purge {
             add(format!("model {model}"));
         }
         if let Some(namespace) = &self.namespace {
-            add(if namespace.is_empty() {
-                "no namespace".to_owned()
-            } else {
-                format!("namespace {namespace}")
-            });
+            add(format!("namespace {namespace}"));
         }
         if let Some(age) = self.older_than {
             add(format!("older than {}", humantime::format_duration(age)));

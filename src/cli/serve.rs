@@ -24,7 +24,7 @@ use crate::telemetry::{LogFilter, init_log};
 /// `REJOINDER_ENCRYPTION_KEY`, `REJOINDER_EMBEDDER_API_KEY`, or each with `_FILE`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Exit codes: 0 stopped by SIGTERM or SIGINT, open requests served; 1 it could not start; 2 wrong usage or configuration.")]
+Exit codes: 0 stopped by SIGTERM or SIGINT, open requests served or their time over; 1 it could not start; 2 wrong usage or configuration.")]
 pub(super) struct Serve {
     #[command(flatten)]
     flags: Flags,

@@ -133,7 +133,8 @@ pub struct Limits {
     pub max_upstream_requests: usize,
     /// Requests that wait for a place upstream; beyond, 503.
     pub max_queued_requests: usize,
-    /// Memory for requests and replies that are being read, all together. What does not fit goes through uncached.
+    /// Memory for requests and replies that are being read, all together. What does not fit goes through uncached, or is
+    /// answered 503 where there are several upstreams and it is not read which one it is for.
     pub max_buffer_bytes: Bytes,
 }
 
@@ -153,7 +154,7 @@ pub struct Timeouts {
     /// Until a place upstream is free, where all are taken.
     #[serde(with = "duration")]
     pub queue: Duration,
-    /// Until a client's request head is complete.
+    /// Until a client's request head is complete, and how long a connection is kept on which nothing is asked.
     #[serde(with = "duration")]
     pub request_head: Duration,
     /// How long an unused connection to upstream is kept.
@@ -163,7 +164,7 @@ pub struct Timeouts {
     /// has heard of it before a connection is refused.
     #[serde(with = "duration")]
     pub notice: Duration,
-    /// How long open requests may take to finish after that.
+    /// How long open requests may take to finish after that; then they are answered 503, or cut off.
     #[serde(with = "duration")]
     pub drain: Duration,
 }

@@ -77,6 +77,9 @@ fn what_cannot_run_safely_is_refused_with_the_remedy() {
     assert!(error("upstream = \"http://localhost:11435\"").contains("the proxy's own address"));
     assert!(error("listen = \"0.0.0.0:5\"\nupstream = \"http://127.0.0.1:5\"").contains("own address"));
     assert!(error("upstream = \"http://user:pass@host\"").contains("user name or password"));
+    assert!(error("listen = \"127.0.0.1:5\"\nadmin_listen = \"127.0.0.1:5\"").contains("listened for"));
+    assert!(parse("listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"").is_ok());
+    assert!(error("data_dir = \"\"").contains("no folder"));
     assert!(error("ask.path = \"/v1/responses\"").contains("is none of"));
     assert!(error("log.filter = \"a=b=c\"").contains("is no log filter"));
 }

@@ -42,13 +42,8 @@ impl Config {
         if half_life.is_nan() || half_life <= 0.0 {
             return Some(("cache.freshness_half_life", format!("{half_life} is not more than 0")));
         }
-        if !self.admin_listen.ip().is_loopback() && self.admin.token.is_none() {
-            let reason = format!(
-                "{} can be reached from other machines and no admin token is set; set REJOINDER_ADMIN_TOKEN or \
-                 admin.token, or listen on 127.0.0.1",
-                self.admin_listen
-            );
-            return Some(("admin_listen", reason));
+        if let Some(problem) = self.address_problem() {
+            return Some(problem);
         }
         let limits = &self.limits;
         for (key, limit) in [
@@ -82,10 +77,8 @@ impl Config {
                 ));
             }
         }
-        if self.redis_url.is_some() && self.data_dir.is_some() {
-            let reason =
-                "the store is either in a folder or in Redis; leave out data_dir or redis_url".to_owned();
-            return Some(("redis_url", reason));
+        if let Some(problem) = self.store_problem() {
+            return Some(problem);
         }
         if let Some(problem) = self.redis.problem() {
             return Some(problem);
@@ -111,6 +104,36 @@ impl Config {
             return Some(("log.filter", format!("{:?} is no log filter: {error}", self.log.filter)));
         }
         self.encryption_problem()
+    }
+
+    fn address_problem(&self) -> Option<(&'static str, String)> {
+        if !self.admin_listen.ip().is_loopback() && self.admin.token.is_none() {
+            let reason = format!(
+                "{} can be reached from other machines and no admin token is set; set REJOINDER_ADMIN_TOKEN or \
+                 admin.token, or listen on 127.0.0.1",
+                self.admin_listen
+            );
+            return Some(("admin_listen", reason));
+        }
+        if self.listen == self.admin_listen && self.listen.port() != 0 {
+            return Some(("admin_listen", format!("clients are listened for on {} already", self.listen)));
+        }
+        None
+    }
+
+    fn store_problem(&self) -> Option<(&'static str, String)> {
+        if self.data_dir.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
+            return Some((
+                "data_dir",
+                "no folder is named; leave the key out to keep entries in memory alone".to_owned(),
+            ));
+        }
+        if self.redis_url.is_some() && self.data_dir.is_some() {
+            let reason =
+                "the store is either in a folder or in Redis; leave out data_dir or redis_url".to_owned();
+            return Some(("redis_url", reason));
+        }
+        None
     }
 
     fn encryption_problem(&self) -> Option<(&'static str, String)> {

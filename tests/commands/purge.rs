@@ -42,7 +42,6 @@ async fn what_is_selected_goes_from_either_store_and_a_dry_run_says_how_much() {
             (&["--all"][..], 4),
             (&["--model", "a"], 2),
             (&["--namespace", "docs"], 2),
-            (&["--namespace", ""], 2),
             (&["--model", "a", "--namespace", "docs"], 1),
             (&["--older-than", "1h"], 0),
         ] {
@@ -75,6 +74,10 @@ async fn without_a_terminal_a_yes_or_a_selector_nothing_is_purged() {
         [&[][..], &["--yes"], &["--all", "--model", "a", "--yes"], &["--older-than", "soon", "--yes"]]
     {
         assert_eq!(purge(&proxy, wrong).await.0, Some(2), "{wrong:?}");
+    }
+    // A variable of a script that was not set.
+    for name in ["--model", "--namespace"] {
+        assert_eq!(purge(&proxy, &[name, "", "--yes"]).await.0, Some(2), "{name}");
     }
     assert_eq!(prompts(&proxy).await.len(), 4);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
