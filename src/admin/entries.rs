@@ -228,8 +228,16 @@ pub(super) async fn purge(cache: &Cache, body: Incoming) -> Answer {
         .await
         .map_err(|error| refused(format!("the body could not be read: {error}")))?
         .to_bytes();
-    let purge: Purge =
-        serde_json::from_slice(&body).map_err(|error| refused(format!("the body is wrong: {error}")))?;
+    // An object alone: an array would be taken for its values in their order.
+    let purge = serde_json::from_slice::<serde_json::Map<_, _>>(&body);
+    let purge = purge.and_then(|object| serde_json::from_value::<Purge>(object.into()));
+    let purge = purge.map_err(|error| refused(format!("the body is wrong: {error}")))?;
+    // An empty text is a variable that was not set, as a rule, and not the entries without a namespace.
+    for (name, value) in [("model", &purge.model), ("namespace", &purge.namespace)] {
+        if value.as_ref().is_some_and(|value| value.trim().is_empty()) {
+            return Err(refused(format!("{name} is empty: nothing selected, nothing purged")));
+        }
+    }
     let selected = purge.model.is_some() || purge.namespace.is_some() || purge.older_than_s.is_some();
     let selector = match (purge.all, selected) {
         (true, false) => Selector::All,

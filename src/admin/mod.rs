@@ -202,6 +202,7 @@ impl Shared {
             Resource::Overview => self.overview(query).await,
             Resource::Purge => {
                 let purged = entries::purge(cache, body).await?;
+                self.proxy.get().forget();
                 self.overviews.forget();
                 self.metrics.live().forget_all();
                 Ok(purged)
@@ -226,6 +227,7 @@ impl Shared {
 
     async fn remove(&self, id: &str) -> Answer {
         let removed = entries::remove(&self.cache, id).await?;
+        self.proxy.get().forget();
         self.overviews.forget();
         if let Ok(id) = id.parse() {
             self.metrics.live().forget(&id);

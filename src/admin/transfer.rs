@@ -16,7 +16,8 @@ use super::{Answer, Refusal, json_response};
 use crate::cache::Cache;
 use crate::cache::transfer::{self, End, HeaderError, Imported, Limits, LineError};
 use crate::config::Config;
-use crate::proxy::body::{Body, BodyError, next_data};
+use crate::proxy::body::{Body, BodyError};
+use crate::proxy::collect::next_data;
 use crate::store::transfer::{Export, ExportError, Part};
 
 /// Exports and imports at once: each takes a core while it lasts.

@@ -6,6 +6,7 @@
 //!
 //! - While a flight's chunks stay under the limit they are all kept, so that a late reader starts at the first.
 //!   Beyond it nobody joins any more, what all have read is dropped, and the leader waits for the slowest.
+//! - Of a flight that nobody can join, from the first or since its end, what all have read is dropped too.
 //! - When the last reader goes, the leader is told to stop: nobody wants the reply.
 //! - A leader that goes without a head abandons its flight; its followers are told and ask anew.
 
@@ -148,7 +149,7 @@ impl<K: Clone + Eq + Hash, H, R: Clone> Flights<K, H, R> {
             published: 0,
             kept: 0,
             end: None,
-            open: true,
+            open: key.is_some(),
             outgrown: false,
             readers,
             next_reader: 1,
@@ -329,8 +330,10 @@ impl<H, R: Clone> Reader<H, R> {
         match (next, &state.end) {
             (Some(chunk), _) => {
                 reader.position += 1;
-                if state.outgrown {
+                if !state.open {
                     state.drop_read();
+                }
+                if state.outgrown {
                     state.wake_leader();
                 }
                 Poll::Ready(Some(Ok(chunk)))
@@ -409,6 +412,20 @@ mod tests {
             Joined::Follower(reader) => reader,
             Joined::Leader(..) => panic!("a leader"),
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_that_nobody_else_can_read() {
+        let flights = TestFlights::new(1000);
+        let (leader, own) = flights.alone();
+        leader.begin("head");
+        for _ in 0..5 {
+            leader.publish(Bytes::from_static(b"abc"), PATIENCE).await;
+            assert!(poll_fn(|cx| own.poll_chunk(cx)).await.is_some());
+            assert_eq!(own.flight.state.lock().kept, 0);
+        }
+        leader.finish(End::Whole(7));
+        assert_eq!(read_all(&own).await, (Vec::new(), None));
     }
 
     #[tokio::test]

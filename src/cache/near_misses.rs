@@ -112,8 +112,8 @@ impl NearMisses {
         let cut = |text: &str| text.chars().take(SHOWN).collect::<String>();
         let near_miss = NearMiss {
             at: now,
-            model: query.model.clone(),
-            namespace: query.directives.namespace.clone(),
+            model: cut(&query.model),
+            namespace: cut(&query.directives.namespace),
             prompt: cut(query.prompt.as_deref().unwrap_or_default()),
             stored_prompt: cut(entry.prompt()),
             entry: entry.key.id(),

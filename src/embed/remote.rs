@@ -22,9 +22,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::{EmbedError, EmbedderError, EmbedderState, Embedding};
-use crate::breaker::{Breaker, BreakerSettings, BreakerState};
+use crate::breaker::{Breaker, BreakerSettings, BreakerState, Permit};
 use crate::causes::causes;
 
 /// Bytes of an answer read at most: 8,192 dimensions written with 20 digits are 170 KB.
@@ -204,15 +205,25 @@ impl Remote {
                 permit.succeeded();
                 Err(error)
             }
-            Err(Failure::Server(error)) => {
-                permit.failed(Instant::now());
-                Err(error)
-            }
+            Err(Failure::Server(error)) => Err(self.failed(permit, error)),
             Err(Failure::NotFound) => {
-                permit.failed(Instant::now());
-                Err(EmbedError::Failed("the server has no such model or no embeddings API".to_owned()))
+                let problem = "the server has no such model or no embeddings API";
+                Err(self.failed(permit, EmbedError::Failed(problem.to_owned())))
             }
         }
+    }
+
+    /// Notes that the server failed: in the log once, until it answers again or is left alone.
+    fn failed(&self, permit: Permit<'_>, error: EmbedError) -> EmbedError {
+        let before = self.state();
+        permit.failed(Instant::now());
+        let after = self.state();
+        if after != before && after == EmbedderState::Down {
+            warn!(%error, embedder = self.name(), "the embedder fails and is left alone for a while");
+        } else if before == EmbedderState::Ok {
+            warn!(%error, embedder = self.name(), "the embedder failed; prompts are found by their keys alone");
+        }
+        error
     }
 
     pub(super) fn state(&self) -> EmbedderState {

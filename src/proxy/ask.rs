@@ -11,8 +11,9 @@ use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::body::{Body, Collected, collect};
+use super::body::Body;
 use super::cached::Answer;
+use super::collect::{Collected, collect};
 use super::error::ProxyError;
 use super::headers::{Survey, directives, strip_request};
 use super::{Answered, Failure, Proxy};

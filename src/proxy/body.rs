@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Sleep;
 
-use super::budget::{Budget, Buffer};
 use super::fetch::FlightReader;
 use super::headers::strip_trailers;
 use super::permits::Permit;
@@ -163,7 +162,8 @@ impl Body {
     /// Watches a body that is about to go upstream.
     pub fn upload(&mut self) -> Upload {
         let Self::Relayed(relayed) = self else { return Upload(None) };
-        let (turn, watched) = watch::channel(Turn::Client);
+        // Until it asks for the first piece the wait is for upstream too, which may not have taken the connection yet.
+        let (turn, watched) = watch::channel(Turn::Upstream);
         relayed.turn = Some(turn);
         Upload(Some(watched))
     }
@@ -325,6 +325,11 @@ impl Idle {
         Self { limit, sleep: None }
     }
 
+    /// How long each wait may be.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Something came.
     pub fn reset(&mut self) {
         self.sleep = None;
@@ -335,142 +340,5 @@ impl Idle {
         let limit = self.limit;
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         sleep.as_mut().poll(cx).map(|()| limit)
-    }
-}
-
-/// What of a body was read for caching.
-#[derive(Debug)]
-pub enum Collected {
-    /// All of it.
-    Whole(Bytes),
-    /// It is larger than the limit, or there is no room for it: what was read, and the rest.
-    Larger(Vec<Bytes>, Incoming),
-}
-
-/// A body that is being read for caching, up to its second piece: most come in one, which needs no copy, and whose memory
-/// is the connection's.
-#[derive(Debug)]
-pub struct Beginning {
-    incoming: Incoming,
-    first: Bytes,
-    wait: Idle,
-}
-
-/// How a body begins.
-#[derive(Debug)]
-pub enum Begun {
-    /// This is all of it.
-    Whole(Bytes),
-    /// More may follow these.
-    Pieces([Bytes; 2]),
-}
-
-impl Beginning {
-    /// Begins to read; nothing may come for no longer than `idle`.
-    pub fn new(incoming: Incoming, idle: Duration) -> Self {
-        Self { incoming, first: Bytes::new(), wait: Idle::new(idle) }
-    }
-
-    /// Ready once with how it begins.
-    ///
-    /// # Errors
-    /// The other side failed, or nothing came for too long.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Begun, BodyError>> {
-        loop {
-            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error.into())),
-                Poll::Ready(None) => return Poll::Ready(Ok(Begun::Whole(std::mem::take(&mut self.first)))),
-                Poll::Pending => return self.wait.poll(cx).map(|limit| Err(BodyError::Idle(limit))),
-            };
-            self.wait.reset();
-            // Trailers go no further: none of the APIs has any.
-            let Ok(data) = frame.into_data() else { continue };
-            if !self.first.is_empty() {
-                return Poll::Ready(Ok(Begun::Pieces([std::mem::take(&mut self.first), data])));
-            }
-            self.first = data;
-            if self.incoming.is_end_stream() {
-                return Poll::Ready(Ok(Begun::Whole(std::mem::take(&mut self.first))));
-            }
-        }
-    }
-
-    /// Goes on with a body of at most `limit` bytes, as far as there is room for it.
-    ///
-    /// # Errors
-    /// The other side failed, or nothing came for too long.
-    pub async fn rest(self, begun: Begun, limit: usize, budget: &Budget) -> Result<Collected, BodyError> {
-        match begun {
-            Begun::Whole(body) if body.len() <= limit => Ok(Collected::Whole(body)),
-            Begun::Whole(body) => Ok(Collected::Larger(vec![body], self.incoming)),
-            Begun::Pieces(read) => collect_pieces(self.incoming, read, limit, self.wait.limit, budget).await,
-        }
-    }
-}
-
-/// Whether a body says that it is larger than this.
-pub fn is_larger(incoming: &Incoming, limit: usize) -> bool {
-    incoming.size_hint().lower() > limit as u64
-}
-
-/// Reads a body of at most `limit` bytes, as far as there is room for it.
-///
-/// # Errors
-/// The other side failed, or nothing came for longer than `idle`.
-pub async fn collect(
-    incoming: Incoming,
-    limit: usize,
-    idle: Duration,
-    budget: &Budget,
-) -> Result<Collected, BodyError> {
-    if is_larger(&incoming, limit) {
-        return Ok(Collected::Larger(Vec::new(), incoming));
-    }
-    let mut beginning = Beginning::new(incoming, idle);
-    let begun = std::future::poll_fn(|cx| beginning.poll(cx)).await?;
-    beginning.rest(begun, limit, budget).await
-}
-
-/// Goes on reading a body that comes in pieces; `read` is what has come of it.
-async fn collect_pieces(
-    mut incoming: Incoming,
-    read: [Bytes; 2],
-    limit: usize,
-    idle: Duration,
-    budget: &Budget,
-) -> Result<Collected, BodyError> {
-    let mut all = budget.buffer();
-    let fits = |all: &mut Buffer, data: &Bytes| all.len() + data.len() <= limit && all.add(data);
-    if !read.iter().all(|data| fits(&mut all, data)) {
-        return Ok(Collected::Larger(read.into(), incoming));
-    }
-    while let Some(data) = next_data(&mut incoming, idle).await {
-        let data = data?;
-        if !fits(&mut all, &data) {
-            return Ok(Collected::Larger(vec![all.freeze(), data], incoming));
-        }
-    }
-    Ok(Collected::Whole(all.freeze()))
-}
-
-/// The next piece of a body that is read here; `None` at its end. Trailers go no further: none of the APIs has any.
-///
-/// # Errors
-/// The other side failed, or nothing came for longer than `idle`.
-pub async fn next_data(incoming: &mut Incoming, idle: Duration) -> Option<Result<Bytes, BodyError>> {
-    let mut wait = Idle::new(idle);
-    loop {
-        let frame = std::future::poll_fn(|cx| match Pin::new(&mut *incoming).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Hyper))),
-            Poll::Pending => wait.poll(cx).map(|limit| Some(Err(BodyError::Idle(limit)))),
-        })
-        .await;
-        wait.reset();
-        match frame?.map(Frame::into_data) {
-            Ok(Ok(data)) => return Some(Ok(data)),
-            Ok(Err(_)) => {}
-            Err(error) => return Some(Err(error)),
-        }
     }
 }

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::body::Body;
 use super::error::ProxyError;
 use super::fetch::{Fetch, FlightKey, FlightReader, Head, UpstreamHead};
-use super::headers::{REQUEST_ID, Survey, accepts_coding, identity, shared};
+use super::headers::{REQUEST_ID, Survey, accepts_coding, forbids_storing, identity, shared};
 use super::permits::Permit;
 use super::told::Written;
 use super::upstream::Upstream;
@@ -69,6 +69,8 @@ enum Followed {
     Abandoned,
     /// There is a reply, but not one that this request can have too.
     Unshared,
+    /// Upstream's reply is for the request alone that asked for it.
+    Private,
 }
 
 /// What answers a request.
@@ -242,7 +244,7 @@ impl Proxy {
                         {
                             key.form = Some(prepared.form);
                         }
-                        Followed::Unshared => {
+                        Followed::Unshared | Followed::Private => {
                             let outcome = Outcome::miss(&exact, timings);
                             return self.fetch_alone(prepared, parts, body, outcome, Known::default()).await;
                         }
@@ -395,6 +397,9 @@ impl Proxy {
             }
             Head::Upstream(upstream) => {
                 let outcome = collapsed(&upstream.outcome);
+                if forbids_storing(&upstream.headers) {
+                    return Followed::Private;
+                }
                 if prepared.may_share(upstream, headers) {
                     return Followed::Answer(Box::new(Ok(Answer::Upstream(
                         reader,
@@ -426,7 +431,8 @@ impl Prepared {
     /// How many bytes it keeps in memory, nearly.
     pub(super) fn weight(&self) -> usize {
         let prompt = self.query.prompt.as_ref().map_or(0, String::len);
-        1024 + prompt + self.with_usage.as_ref().map_or(0, Bytes::len)
+        let with_usage = self.with_usage.as_ref().map_or(0, Bytes::len);
+        1024 + self.query.model.len() + prompt + self.echo.weight() + with_usage
     }
 
     /// Whether the reply may be given to others. The id of a Responses reply that upstream was asked not to keep

@@ -40,6 +40,15 @@ pub enum ProxyError {
     /// `only-if-cached`, and nothing stored could be used.
     #[error("nothing stored could be used, and the request asked not to call upstream (only-if-cached)")]
     OnlyIfCached,
+    /// The memory for bodies is full, and where a body goes is not known before it is read.
+    #[error(
+        "the memory for bodies that are being read is full (limits.max_buffer_bytes), and which upstream this one is for \
+         is not known before it is; try again"
+    )]
+    NoRoom,
+    /// It was not answered before the time for what is open at shutdown had passed.
+    #[error("the proxy is shutting down")]
+    ShuttingDown,
     /// As many requests are upstream as may be, and as many wait for a place as may, or this one has waited too long.
     #[error("too many requests are waiting for upstream; try again in {retry_after} s")]
     Overloaded {
@@ -61,7 +70,7 @@ impl ProxyError {
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Upstream(_) => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout(_) | Self::OnlyIfCached => StatusCode::GATEWAY_TIMEOUT,
-            Self::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded { .. } | Self::NoRoom | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -75,7 +84,8 @@ impl ProxyError {
             Self::Upstream(_) => "upstream_unreachable",
             Self::UpstreamTimeout(_) => "upstream_timeout",
             Self::OnlyIfCached => "not_cached",
-            Self::Overloaded { .. } => "overloaded",
+            Self::Overloaded { .. } | Self::NoRoom => "overloaded",
+            Self::ShuttingDown => "shutting_down",
         }
     }
 
@@ -90,7 +100,7 @@ impl ProxyError {
             }
             Dialect::Anthropic => {
                 let kind = match self {
-                    Self::Overloaded { .. } => "overloaded_error",
+                    Self::Overloaded { .. } | Self::NoRoom | Self::ShuttingDown => "overloaded_error",
                     Self::UpstreamTimeout(_) => "timeout_error",
                     _ if status.is_client_error() => "invalid_request_error",
                     _ => "api_error",
@@ -106,6 +116,11 @@ impl ProxyError {
         match self {
             Self::Overloaded { retry_after } => {
                 drop(headers.insert(RETRY_AFTER, HeaderValue::from(*retry_after)));
+            }
+            Self::NoRoom => drop(headers.insert(RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::ShuttingDown => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::Ambiguous(_) => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
             Self::OnlyIfCached => drop(headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"))),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode, request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -19,7 +19,7 @@ use super::body::Body;
 use super::budget::{Budget, Buffer};
 use super::decode::decode;
 use super::error::ProxyError;
-use super::headers::strip_response;
+use super::headers::{forbids_storing, strip_response};
 use super::permits::Permit;
 use super::spans::{self, Call};
 use super::upstream::Upstream;
@@ -220,14 +220,10 @@ impl Gathering {
     fn of(response: &Response<Incoming>, asked: Form, query: &Query, budget: &Budget) -> Option<Self> {
         let headers = response.headers();
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let no_store = headers.get_all(CACHE_CONTROL).iter().any(|value| {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            value.split(',').any(|directive| directive.trim().eq_ignore_ascii_case("no-store"))
-        });
         let form = Form::of_media_type(text(CONTENT_TYPE)?)?;
         let expected = std::mem::discriminant(&form) == std::mem::discriminant(&asked);
         let zero = query.directives.ttl.is_some_and(|ttl| ttl.is_zero());
-        if response.status() != StatusCode::OK || no_store || !expected || zero {
+        if response.status() != StatusCode::OK || forbids_storing(headers) || !expected || zero {
             return None;
         }
         let coding = text(CONTENT_ENCODING).map(str::to_owned);

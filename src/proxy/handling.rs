@@ -12,8 +12,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Method, Version, request};
 
-use super::body::{Beginning, Begun, BodyError, is_larger};
+use super::body::BodyError;
 use super::cached::{self, Prepared};
+use super::collect::{Beginning, Begun, is_larger};
 use super::headers::{REQUEST_ID, Survey, strip_request};
 use super::{Answered, Arrival, Failure, Proxy, finished};
 use crate::cache::directives::Directives;
@@ -80,7 +81,10 @@ impl Handling {
             return Self(Stage::Reading(Box::new(Reading { proxy, endpoint, parts, survey, id, body })));
         }
         call(&mut parts, id);
-        Self(Stage::Going(Box::pin(async move { proxy.handle(parts, incoming).await })))
+        Self(Stage::Going(Box::pin(async move {
+            let uri = parts.uri.clone();
+            proxy.unless_closing(&uri, proxy.handle(parts, incoming)).await
+        })))
     }
 }
 
@@ -148,15 +152,18 @@ impl Reading {
         let Self { proxy, endpoint, mut parts, id, body, .. } = *self;
         call(&mut parts, id);
         let uri = parts.uri.clone();
-        let answered = match rest {
-            Rest::Missed(missed) => {
-                let Missed { prepared, body, asked, found } = *missed;
-                prepared.answered(proxy.answer_after(&prepared, parts, body, found).await, asked)
-            }
-            Rest::Unknown(body) => proxy.pass_whole(parts, body, false).await,
-            Rest::Unread(begun) => unread(&proxy, endpoint, parts, body, begun).await,
+        let answering = async {
+            let answered = match rest {
+                Rest::Missed(missed) => {
+                    let Missed { prepared, body, asked, found } = *missed;
+                    prepared.answered(proxy.answer_after(&prepared, parts, body, found).await, asked)
+                }
+                Rest::Unknown(body) => proxy.pass_whole(parts, body, false).await,
+                Rest::Unread(begun) => unread(&proxy, endpoint, parts, body, begun).await,
+            };
+            finished(answered, &uri)
         };
-        finished(answered, &uri)
+        proxy.unless_closing(&uri, answering).await
     }
 }
 

@@ -158,6 +158,17 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// Whether a response is not to be stored (RFC 9111 §5.2.2.5), nor to answer another request than its own (§4). As
+/// elsewhere a value that is given to the directive counts for nothing.
+pub fn forbids_storing(headers: &HeaderMap) -> bool {
+    headers.get_all(CACHE_CONTROL).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|directive| {
+            let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default();
+            name.trim_ascii().eq_ignore_ascii_case(b"no-store")
+        })
+    })
+}
+
 /// Whether the body is framed in a way that is understood here: by a length, by chunks, or by neither. Another
 /// transfer coding would be taken off by nobody.
 pub fn is_framing_known(headers: &HeaderMap) -> bool {

@@ -46,6 +46,11 @@ impl Layouts {
         Self(Cache::with_weighter(EXPECTED, MAX_BYTES, Weight))
     }
 
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        self.0.clear();
+    }
+
     /// An entry's reply in a form.
     ///
     /// # Errors

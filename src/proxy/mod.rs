@@ -6,6 +6,7 @@ mod ask;
 pub mod body;
 mod budget;
 mod cached;
+pub mod collect;
 pub(crate) mod decode;
 pub mod error;
 pub mod explain;
@@ -33,11 +34,12 @@ use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderName, Method, Request, Response, Uri, Version, request};
 use hyper::body::Incoming;
 use hyper::service::Service;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use body::{Body, BodyError, Collected, collect};
+use body::{Body, BodyError};
 use budget::Budget;
 use cached::Prepared;
+use collect::{Collected, collect};
 use error::ProxyError;
 use fetch::{FlightKey, Head};
 pub use handling::Handling;
@@ -75,6 +77,8 @@ pub struct Proxy {
     savings: Arc<Ledger>,
     /// Who wants to know what becomes of requests.
     decisions: Arc<Decisions>,
+    /// Says when what is still open is not answered any more.
+    closing: watch::Sender<bool>,
 }
 
 /// The proxy in force, as the service of the client listener. Each request keeps the one it came to, so that none sees
@@ -177,7 +181,15 @@ impl Proxy {
             audits: Arc::new(Semaphore::new(trial::AUDITS)),
             savings,
             decisions,
+            closing: watch::Sender::new(false),
         })
+    }
+
+    /// Forgets what was read and laid out of late, which holds prompts and replies: for whoever removes entries, of which
+    /// nothing is to be left. Where it is asked again it is read and laid out anew.
+    pub fn forget(&self) {
+        self.readings.clear();
+        self.layouts.clear();
     }
 
     /// The same proxy under another configuration, where `before` was the one so far: what goes on goes on, flights can
@@ -203,12 +215,11 @@ impl Proxy {
         } else {
             Arc::new(Flights::new(settings.max_entry_bytes))
         };
-        // A reading holds the scope, which settings and upstream are part of.
-        let readings = if settings == *self.settings && config.upstream == before.upstream {
-            Arc::clone(&self.readings)
-        } else {
-            Arc::new(Readings::new())
-        };
+        // A reading holds the scope, which settings are part of, where it goes, and what the rules say of its prompt.
+        let as_before = settings == *self.settings
+            && cache.rules() == self.cache.rules()
+            && Arc::ptr_eq(&upstreams, &self.upstreams);
+        let readings = if as_before { Arc::clone(&self.readings) } else { Arc::new(Readings::new()) };
         let budget = if config.limits.max_buffer_bytes == before.limits.max_buffer_bytes {
             self.budget.clone()
         } else {
@@ -225,6 +236,7 @@ impl Proxy {
             audits: Arc::clone(&self.audits),
             savings: Arc::clone(&self.savings),
             decisions: Arc::clone(&self.decisions),
+            closing: self.closing.clone(),
         })
     }
 
@@ -253,6 +265,19 @@ impl Proxy {
             answered.response = answered.response.map(|body| pump::pump(body, self.settings.idle));
         }
         answered
+    }
+
+    /// Answers a request, or says that it is not answered any more, where it has come to that.
+    async fn unless_closing(&self, uri: &Uri, answering: impl Future<Output = Answered>) -> Answered {
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            biased;
+            answered = answering => answered,
+            _ = closing.wait_for(|closing| *closing) => {
+                let outcome = Outcome::forwarded(Forward::Bypass);
+                finished(Err(Failure::new(ProxyError::ShuttingDown, outcome)), uri)
+            }
+        }
     }
 
     async fn cacheable(
@@ -322,7 +347,7 @@ impl Proxy {
 
     /// What a request asks, if anybody wants to know; it is logged where the operator asked for that.
     fn asked(&self, prepared: &Prepared, headers: &HeaderMap) -> Option<Box<Asked>> {
-        if self.settings.log_prompts {
+        if self.settings.log_prompts && !prepared.query().directives.is_fleeting() {
             prepared.log_prompt(headers);
         }
         self.decisions.are_wanted().then(|| Asked::new(prepared.query()))
@@ -358,7 +383,11 @@ impl Proxy {
     fn read_as(&self, collected: Result<Collected, BodyError>, forward: Forward) -> Result<Read, Failure> {
         match collected {
             Ok(Collected::Whole(body)) => Ok(Read::Whole(body)),
-            Ok(Collected::Larger(read, rest)) => {
+            // Which upstream it is for is not known, and no other is to see it, nor the credentials with it.
+            Ok(Collected::NoRoom(..)) if self.upstreams.are_several() => {
+                Err(Failure::new(ProxyError::NoRoom, Outcome::forwarded(Forward::Bypass)))
+            }
+            Ok(Collected::TooLarge(read, rest) | Collected::NoRoom(read, rest)) => {
                 let body = Body::continued(read, rest, self.settings.idle);
                 Ok(Read::Untouched(body, forward, Arc::clone(self.upstreams.default())))
             }
@@ -370,10 +399,16 @@ impl Proxy {
     }
 
     async fn other(&self, mut parts: request::Parts, incoming: Incoming) -> Result<Answered, Failure> {
+        let outcome = Outcome::forwarded(Forward::Bypass);
+        let directives =
+            directives(&parts.headers).map_err(|error| Failure::new(error.into(), outcome.clone()))?;
+        if directives.only_if_cached {
+            return Err(Failure::new(ProxyError::OnlyIfCached, outcome));
+        }
         let upgrade = Upgrade::of(&mut parts);
         strip_request(&mut parts.headers);
         let body = Body::relayed(incoming, self.settings.idle, None);
-        self.pass(self.upstreams.default(), parts, body, upgrade, Outcome::forwarded(Forward::Bypass)).await
+        self.pass(self.upstreams.default(), parts, body, upgrade, outcome).await
     }
 }
 
@@ -412,6 +447,11 @@ impl Current {
     /// The proxy in force.
     pub fn get(&self) -> Arc<Proxy> {
         self.0.load_full()
+    }
+
+    /// Answers all that is still open with an error, but what upstream has begun to answer.
+    pub fn close(&self) {
+        self.get().closing.send_replace(true);
     }
 
     /// Serves whatever comes from now on by this proxy.

@@ -2,18 +2,24 @@
 //!
 //! Called by [`super`].
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode, request};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
 use super::body::Body;
 use super::error::ProxyError;
 use super::headers::{lists, strip_response};
+use super::permits::Permit;
 use super::spans::{self, Call};
 use super::upstream::Upstream;
 use super::{Answered, Failure, Proxy};
@@ -69,7 +75,7 @@ impl Proxy {
             };
             span.finish();
             let protocol = response.headers().get(UPGRADE).cloned();
-            join(upgrade.client, hyper::upgrade::on(&mut response));
+            join(upgrade.client, hyper::upgrade::on(&mut response), upstream.idle(), permit);
             let (mut head, _) = response.into_parts();
             strip_response(&mut head.headers);
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -86,16 +92,70 @@ impl Proxy {
     }
 }
 
-/// Joins two connections that both left HTTP, until either ends. Only after upstream's 101 (RFC 9110 §15.2.2).
-fn join(client: OnUpgrade, upstream: OnUpgrade) {
+/// Joins two connections that both left HTTP, until either ends, or neither has said anything for `idle`, or up to twice
+/// that. Only after upstream's 101 (RFC 9110 §15.2.2). It holds its place upstream as any other request.
+fn join(client: OnUpgrade, upstream: OnUpgrade, idle: Duration, permit: Permit) {
     tokio::spawn(async move {
+        let _permit = permit;
         let (client, upstream) = match tokio::try_join!(client, upstream) {
             Ok(both) => both,
             Err(error) => return debug!(%error, "an upgrade did not come about"),
         };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut upstream).await {
-            debug!(%error, "an upgraded connection ended");
+        let said = Arc::new(AtomicU64::new(0));
+        let mut client = Heard { stream: TokioIo::new(client), said: Arc::clone(&said) };
+        let mut upstream = Heard { stream: TokioIo::new(upstream), said: Arc::clone(&said) };
+        let silence = async {
+            let mut before = 0;
+            loop {
+                tokio::time::sleep(idle).await;
+                let now = said.load(Ordering::Relaxed);
+                if now == before {
+                    break;
+                }
+                before = now;
+            }
+        };
+        tokio::select! {
+            joined = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {
+                if let Err(error) = joined {
+                    debug!(%error, "an upgraded connection ended");
+                }
+            }
+            () = silence => debug!(?idle, "nothing came over an upgraded connection"),
         }
     });
+}
+
+/// One side of two joined connections; what is read from it is counted.
+struct Heard<S> {
+    stream: S,
+    said: Arc<AtomicU64>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if polled.is_ready() {
+            self.said.fetch_add(1, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

@@ -1,8 +1,9 @@
 //! Requests read of late: one that comes again to the byte need not be read and named again.
 //!
 //! Called by [`super::cached`]. Reading JSON, laying out the scope and hashing it costs more than looking up what it
-//! names. What a request means depends on nothing but its bytes, its identity and the upstreams to choose from, which
-//! stay while these readings do: whoever replaces the upstreams begins with new ones.
+//! names. What a request means depends on its bytes, its identity, the settings, the rules of which prompts lean on more
+//! than their words, and the upstreams to choose from, and all but the first two stay while these readings do: whoever
+//! replaces one of them begins with new readings.
 
 use std::sync::Arc;
 
@@ -40,6 +41,11 @@ impl Readings {
     /// What a request means, if it was read of late.
     pub(super) fn get(&self, request: &RequestId) -> Option<Arc<Prepared>> {
         self.0.get(request)
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&self) {
+        self.0.clear();
     }
 
     /// Remembers what a request means.

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,7 +31,33 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Where a connection stands, known to its socket and to the service behind it. Cheap to clone: all clones are one.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Exchange(Arc<AtomicU8>);
+pub(super) struct Exchange(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where the one exchange of HTTP/1.1 stands.
+    stage: AtomicU8,
+    /// Streams of HTTP/2 that were begun, and that are through.
+    begun: AtomicU64,
+    through: AtomicU64,
+}
+
+/// A stream of HTTP/2, until it is through.
+#[derive(Debug)]
+struct Stream(Exchange);
+
+impl Stream {
+    fn begin(exchange: &Exchange) -> Self {
+        exchange.0.begun.fetch_add(1, Ordering::Relaxed);
+        Self(exchange.clone())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.0.through.fetch_add(1, Ordering::Relaxed);
+    }
+}
 
 /// No request of HTTP/1.1 waits for its reply.
 const NONE: u8 = 0;
@@ -49,12 +75,19 @@ const REPLYING: u8 = 5;
 impl Exchange {
     /// Whether the next thing to come is a head.
     pub(super) fn awaits_head(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == NONE
+        self.0.stage.load(Ordering::Relaxed) == NONE
+    }
+
+    /// Streams of HTTP/2 that were begun so far; `None` while one is open.
+    pub(super) fn streams_through(&self) -> Option<u64> {
+        let through = self.0.through.load(Ordering::Relaxed);
+        let begun = self.0.begun.load(Ordering::Relaxed);
+        (through == begun).then_some(begun)
     }
 
     /// The client will send no more: whether a reply is awaited for which its end is to be kept back.
     fn keeps_end(&self) -> bool {
-        self.0.compare_exchange(AWAITED, LAST, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.0.stage.compare_exchange(AWAITED, LAST, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -88,7 +121,7 @@ impl KeptEnd {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.look.as_mut().poll(context));
-            let state = self.exchange.0.load(Ordering::Relaxed);
+            let state = self.exchange.0.stage.load(Ordering::Relaxed);
             if state == SWITCHED {
                 return Poll::Ready(Ok(()));
             }
@@ -123,16 +156,16 @@ where
     type Future = Awaited<S::Future>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        // Over HTTP/2, where there is more than one, nothing is kept.
-        let exchange = match request.version() {
-            Version::HTTP_2 => None,
+        // Over HTTP/2, where there is more than one, no end is kept.
+        let (exchange, stream) = match request.version() {
+            Version::HTTP_2 => (None, Some(Stream::begin(&self.exchange))),
             version => {
                 let state = if version == Version::HTTP_11 { AWAITED } else { OLD };
-                self.exchange.0.store(state, Ordering::Relaxed);
-                Some(self.exchange.clone())
+                self.exchange.0.stage.store(state, Ordering::Relaxed);
+                (Some(self.exchange.clone()), None)
             }
         };
-        Awaited { reply: self.service.call(request), exchange }
+        Awaited { reply: self.service.call(request), exchange, stream }
     }
 }
 
@@ -143,6 +176,7 @@ pin_project! {
         #[pin]
         reply: F,
         exchange: Option<Exchange>,
+        stream: Option<Stream>,
     }
 }
 
@@ -155,18 +189,18 @@ where
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let reply = ready!(this.reply.poll(context));
-        let exchange = this.exchange.take();
+        let (exchange, stream) = (this.exchange.take(), this.stream.take());
         Poll::Ready(reply.map(|mut reply| {
             if let Some(exchange) = &exchange {
-                let last = exchange.0.swap(REPLYING, Ordering::Relaxed) == LAST;
+                let last = exchange.0.stage.swap(REPLYING, Ordering::Relaxed) == LAST;
                 if reply.status() == StatusCode::SWITCHING_PROTOCOLS {
-                    exchange.0.store(SWITCHED, Ordering::Relaxed);
+                    exchange.0.stage.store(SWITCHED, Ordering::Relaxed);
                 } else if last {
                     // Whoever has closed its side reads until we close ours.
                     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
             }
-            reply.map(|body| Replying { body, _end: End(exchange) })
+            reply.map(|body| Replying { body, _end: End(exchange), _stream: stream })
         }))
     }
 }
@@ -178,6 +212,7 @@ pin_project! {
         #[pin]
         body: R,
         _end: End,
+        _stream: Option<Stream>,
     }
 }
 
@@ -187,7 +222,7 @@ struct End(Option<Exchange>);
 impl Drop for End {
     fn drop(&mut self) {
         if let Some(Exchange(state)) = &self.0 {
-            let _ = state.compare_exchange(REPLYING, NONE, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = state.stage.compare_exchange(REPLYING, NONE, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 }

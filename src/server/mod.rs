@@ -40,6 +40,9 @@ use crate::trace::{ExportError, Tracer};
 /// How long requests to the admin listener may take to finish; none of them is long.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 
+/// How long the errors may take that answer what is open when the time for it has passed.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Why the proxy did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -205,6 +208,9 @@ impl Server {
         let _ = self.stopping.send(true);
         if tokio::time::timeout(drain, &mut self.clients).await.is_err() {
             warn!(after = ?drain, "requests were still open; closing their connections");
+            self.live.proxy.close();
+            // Who waits for an answer hears that none comes; what is being answered is cut off.
+            let _ = tokio::time::timeout(LAST_WORDS, &mut self.clients).await;
             self.clients.abort();
         }
         self.live.metrics.decisions().end();

@@ -1,5 +1,5 @@
 //! A client's socket with limits on the waits for a client: for its first bytes, by which HTTP/2 is told from HTTP/1.1, for
-//! the head of each request of HTTP/1.1, and until it reads what is written to it.
+//! the head of each request of HTTP/1.1, for a stream of HTTP/2 where none is open, and until it reads what is written to it.
 //!
 //! Called by [`super::connection`]. hyper could limit the second wait, by a timer of its own for each request, which costs
 //! a tenth of what it takes to read and answer one. Here one timer serves a whole connection: it is set when a wait begins
@@ -27,6 +27,8 @@ pub(super) struct Socket {
     head: Duration,
     /// Since when one is waited for; `None` until that begins.
     since: Option<Instant>,
+    /// Streams of HTTP/2 that were through when that wait was looked at.
+    streams: u64,
     /// Ends no later than the wait for a head may.
     timer: Pin<Box<Sleep>>,
     /// Whether the connection's task is told when the timer ends.
@@ -47,7 +49,7 @@ enum Spoken {
     Unknown(&'static [u8]),
     /// HTTP/1.1 or 1.0.
     Http1,
-    /// HTTP/2, whose waits are no matter of the socket.
+    /// HTTP/2, of which a head may come at any time.
     Http2,
 }
 
@@ -70,6 +72,7 @@ impl Socket {
             version: Spoken::Unknown(PREFACE),
             head,
             since: Some(Instant::now()),
+            streams: 0,
             timer: Box::pin(tokio::time::sleep(head)),
             is_armed: false,
             idle,
@@ -82,7 +85,7 @@ impl Socket {
     /// Ready when a head has not come in time.
     fn poll_late(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // While something is written the wait has not begun; the reply may have to be taken first.
-        if self.stalled.is_some() || matches!(self.version, Spoken::Http2) || !self.exchange.awaits_head() {
+        if self.stalled.is_some() || !self.awaits_head() {
             return Poll::Pending;
         }
         let since = *self.since.get_or_insert_with(Instant::now);
@@ -104,9 +107,25 @@ impl Socket {
         }
     }
 
+    /// Whether nothing goes on, so that a head is what comes next.
+    fn awaits_head(&mut self) -> bool {
+        if !matches!(self.version, Spoken::Http2) {
+            return self.exchange.awaits_head();
+        }
+        let through = self.exchange.streams_through();
+        if through.is_none_or(|through| through != self.streams) {
+            self.since = None;
+        }
+        self.streams = through.unwrap_or(self.streams);
+        through.is_some()
+    }
+
     /// Limits how long a write may wait.
     fn limited<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.since = None;
+        // Over HTTP/2 something is written though nobody asks anything: answers to PING, and our own.
+        if !matches!(self.version, Spoken::Http2) {
+            self.since = None;
+        }
         if polled.is_ready() {
             self.stalled = None;
             return polled;

@@ -130,9 +130,7 @@ impl Asked {
     /// What a query asks.
     pub fn new(query: &Query) -> Box<Self> {
         let directives = &query.directives;
-        // What lives for no time leaves no trace either.
-        let fleeting = directives.no_store || directives.ttl.is_some_and(|ttl| ttl.is_zero());
-        let prompt = query.prompt.as_deref().filter(|_| !fleeting);
+        let prompt = query.prompt.as_deref().filter(|_| !directives.is_fleeting());
         Box::new(Self {
             model: cut(&query.model, SHOWN),
             namespace: cut(&directives.namespace, SHOWN),

@@ -21,6 +21,24 @@ fn prompts(page: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn what_selects_nothing_purges_nothing() {
+    let upstream = upstream().await;
+    let proxy = proxy(&upstream).await;
+    fill(&proxy, &[("m", "", "Why is the sky blue?")]).await;
+    for body in [
+        json!({}),
+        json!({"namespace": ""}),
+        json!({"model": " ", "namespace": "docs"}),
+        json!({"all": true, "model": "m"}),
+        json!([true, null, null, null, false]),
+        json!("all"),
+    ] {
+        assert_eq!(purge(&proxy, &body).await.0, 400, "{body}");
+    }
+    assert_eq!(prompts(&get(&proxy, "/entries").await).len(), 1);
+}
+
+#[tokio::test]
 async fn an_entry_shows_what_it_answers_and_goes_when_told() {
     let upstream = upstream().await;
     let proxy = proxy(&upstream).await;

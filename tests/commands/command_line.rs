@@ -66,6 +66,9 @@ async fn wrong_usage_is_exit_code_2() {
         &["serve", "--lisen", "x"],
         &["serve", "--listen", "nowhere"],
         &["serve", "--ttl", "soon"],
+        &["stats", "--admin", "ftp://x"],
+        &["entries", "list", "--admin", "127.0.0.1:1"],
+        &["purge", "--all", "--yes", "--admin", "zz"],
     ] {
         let (code, _, error) = run(arguments).await;
         assert_eq!(code, Some(2), "{arguments:?}: {error}");
@@ -521,9 +524,15 @@ async fn a_line_for_each_request_says_what_happened_and_the_prompt_only_where_wa
         let line = serving.until("").await;
         assert_eq!(line["layer"], "exact", "{line}");
         assert!(line["request_id"].as_str().is_some_and(|id| id.len() > 10), "one was made: {line}");
+        // What is to leave no trace leaves none here.
+        let url = format!("http://{}/ask", serving.clients);
+        for (name, value) in [("cache-control", "no-store"), ("x-rejoinder-ttl", "0")] {
+            Ask::post(&url, &json!({"query": "a canary"})).header(name, value).send().await;
+        }
         serving.signal("TERM").await;
         let (_, log) = serving.end().await;
         assert_eq!(log.contains(QUESTION), prompts, "{log}");
+        assert!(!log.contains("canary"), "{log}");
     }
 }
 

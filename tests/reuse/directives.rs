@@ -409,3 +409,24 @@ async fn directives_hold_for_streams_too() {
         assert_eq!(not_stored.cache_status(), "rejoinder; fwd=request; detail=expired", "{path}");
     }
 }
+
+/// Also where nothing is ever cached: there nothing stored can serve, and a directive is as wrong.
+#[tokio::test]
+async fn directives_count_where_nothing_is_cached() {
+    let upstream = upstream().await;
+    let proxy = proxy(&upstream).await;
+    for path in ["/v1/models", "/api/tags"] {
+        let ask =
+            |name: &str, value: &str| Ask::get(&format!("{}{path}", proxy.url())).header(name, value).send();
+        let before = upstream.count();
+        assert_eq!(
+            ask("cache-control", "only-if-cached").await.status,
+            StatusCode::GATEWAY_TIMEOUT,
+            "{path}"
+        );
+        assert_eq!(ask("cache-control", "max-age=soon").await.status, StatusCode::BAD_REQUEST, "{path}");
+        assert_eq!(ask("x-rejoinder-ttl", "zz").await.status, StatusCode::BAD_REQUEST, "{path}");
+        assert_eq!(upstream.count(), before, "{path}");
+        assert_eq!(ask("cache-control", "max-age=0").await.status, StatusCode::OK, "{path}");
+    }
+}

@@ -642,3 +642,23 @@ async fn each_of_many_at_once_gets_its_own_answer() {
 fn distinct<K>(texts: &HashMap<K, String>) -> usize {
     texts.values().collect::<std::collections::HashSet<_>>().len()
 }
+
+/// RFC 9111 §4: what may not be stored answers no other request than its own.
+#[tokio::test]
+async fn a_reply_that_upstream_wants_stored_nowhere_is_shared_with_nobody() {
+    let upstream = upstream().await;
+    let proxy = proxy(&upstream).await;
+    for value in ["no-store", "private, No-Store=\"x\""] {
+        for (path, body) in generating(PROMPT) {
+            let gate = Gate::new();
+            upstream.set_fault(header(Fault::none().gate(&gate), "cache-control", value));
+            let before = upstream.count();
+            let asks = all_waiting(&upstream, &gate, (0..4).map(|_| proxy.post(path, &body))).await;
+            gate.open();
+            for reply in replies(asks).await {
+                assert_eq!((reply.status, is_collapsed(&reply)), (StatusCode::OK, false), "{path}");
+            }
+            assert_eq!(upstream.count(), before + 4, "{path}");
+        }
+    }
+}

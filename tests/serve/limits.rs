@@ -3,8 +3,13 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::support::wire::{listener, until_quiet};
 use crate::support::{
@@ -343,4 +348,66 @@ async fn honest_requests_in_a_row_are_each_answered_in_turn() {
     assert!(["200", "200", "400"] == statuses[..3] && statuses.len() <= 4, "{replies}");
     assert!(replies.contains("rejoinder; hit; "), "{replies}");
     assert!(!upstream.requests().iter().any(|request| request.uri == "/smuggled"));
+}
+
+/// TCP connects, and the handshake of TLS never comes: the limit is the same for a body that is streamed.
+#[tokio::test]
+async fn an_upstream_that_never_takes_an_upload_is_given_up() {
+    let (listener, url) = listener().await;
+    let url = url.replace("http://", "https://");
+    let proxy = proxy_to(&url, |config| config.timeouts.idle = Duration::from_millis(300)).await;
+    let ask = Ask::post_bytes(&format!("{}/v1/files", proxy.url()), "a file");
+    let asked = tokio::spawn(ask.send());
+    let _silent = soon(listener.accept()).await.unwrap();
+    assert_eq!(soon(asked).await.unwrap().status, StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_on_which_nothing_is_asked_is_closed() {
+    let upstream = upstream().await;
+    let proxy =
+        proxy_with(&upstream, |config| config.timeouts.request_head = Duration::from_millis(300)).await;
+    for asks in [0, 2] {
+        let stream = TcpStream::connect(proxy.address()).await.unwrap();
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        for _ in 0..asks {
+            let gate = Gate::new();
+            upstream.set_fault(Fault::none().gate(&gate));
+            let request = Request::get("http://h/v1/models").body(Empty::<Bytes>::new()).unwrap();
+            let reply = tokio::spawn(sender.send_request(request));
+            soon(gate.until_waiting(1)).await;
+            // Longer than nothing may be asked.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            gate.open();
+            let reply = soon(reply).await.unwrap().unwrap();
+            assert_eq!(reply.status(), StatusCode::OK);
+            soon(reply.into_body().collect()).await.unwrap();
+        }
+        let _ = soon(connection).await.unwrap();
+    }
+}
+
+/// Once both sides have left HTTP, and neither says anything any more.
+#[tokio::test]
+async fn a_joined_connection_that_is_silent_is_closed() {
+    let (listener, url) = listener().await;
+    let proxy = proxy_to(&url, |config| config.timeouts.idle = Duration::from_millis(300)).await;
+    let mut client = Wire::open(proxy.address()).await;
+    client
+        .send("GET /v1/realtime HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    let mut server = Wire::accept(&listener).await;
+    server.head().await;
+    server
+        .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    assert!(client.head().await.starts_with("HTTP/1.1 101 "));
+    client.send("ping").await;
+    server.until("ping").await;
+    server.send("pong").await;
+    client.until("pong").await;
+    assert_eq!(soon(client.rest()).await, "");
+    assert_eq!(soon(server.rest()).await, "");
 }

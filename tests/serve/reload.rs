@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
-use rejoinder::config::{Mode, Secret};
+use rejoinder::cache::guard::Leanings;
+use rejoinder::config::{Config, Mode, Secret};
 use rejoinder::telemetry::ReloadResult;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -352,5 +353,31 @@ async fn limits_and_timeouts_of_the_next_request_are_the_new_ones() {
     let late = proxy.post(CHAT, &json!({"model": "llama3.2", "messages": []})).send().await;
     assert_eq!(late.status, StatusCode::GATEWAY_TIMEOUT);
     assert!(late.cache_status().contains("bypass"), "{}", late.cache_status());
+    gate.open();
+}
+
+/// What a request was read as is remembered; where it goes, and what the rules say of it, are those in force.
+#[tokio::test]
+async fn requests_that_were_asked_before_follow_the_new_limits_and_rules() {
+    let upstream = upstream().await;
+    let proxy = proxy_with(&upstream, |config| config.cache.exact_only = Leanings::NONE).await;
+    let mut asked = generating("What is the latest news of the day?").into_iter();
+    let ((path, body), (other_path, other)) = (asked.next().unwrap(), asked.next().unwrap());
+    // Asked, and nothing is stored of it.
+    upstream.set_fault(Fault::status(StatusCode::BAD_REQUEST));
+    proxy.post(path, &body).send().await;
+    proxy.post(other_path, &other).send().await;
+    upstream.set_fault(Fault::none());
+    let change = |config: &mut Config| {
+        config.cache.exact_only = Leanings::ALL;
+        config.timeouts.first_byte = Duration::from_millis(300);
+    };
+    assert_eq!(proxy.reload(change).await, ReloadResult::Applied);
+    assert!(proxy.post(path, &body).send().await.cache_status().contains("stored"));
+    let entries = Ask::get(&format!("{}/entries", proxy.admin_url())).send().await.json();
+    assert_eq!(entries["entries"][0]["ttl_s"], 300, "{entries}");
+    let gate = Gate::new();
+    upstream.set_fault(Fault::none().gate(&gate));
+    assert_eq!(soon(proxy.post(other_path, &other).send()).await.status, StatusCode::GATEWAY_TIMEOUT);
     gate.open();
 }

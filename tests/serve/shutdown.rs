@@ -142,3 +142,24 @@ async fn who_takes_longer_than_may_be_is_cut_off() {
     // Upstream hears of it too.
     soon(upstream.until_abandoned(1)).await;
 }
+
+#[tokio::test]
+async fn who_is_not_answered_in_time_hears_so() {
+    let upstream = upstream().await;
+    let proxy = proxy_with(&upstream, |config| config.timeouts.drain = Duration::from_millis(300)).await;
+    let gate = Gate::new();
+    upstream.set_fault(Fault::none().gate(&gate));
+    let mut asks: Vec<_> = generating("never answered")
+        .into_iter()
+        .map(|(path, body)| (path, tokio::spawn(proxy.post(path, &body).send())))
+        .collect();
+    asks.push(("/v1/models", tokio::spawn(Ask::get(&format!("{}/v1/models", proxy.url())).send())));
+    soon(gate.until_waiting(asks.len())).await;
+    soon(proxy.shutdown()).await;
+    for (path, ask) in asks {
+        let reply = soon(ask).await.unwrap();
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!((reply.header("retry-after"), reply.header("connection")), (Some("1"), Some("close")));
+        assert!(reply.text().contains("shutting down"), "{path}: {}", reply.text());
+    }
+}

@@ -383,3 +383,17 @@ async fn each_keeps_its_own_path_prefix() {
     let paths: Vec<_> = prefixed.requests().iter().map(|request| request.uri.to_string()).collect();
     assert_eq!(paths, [format!("/team/a{CHAT}")]);
 }
+
+/// The memory for bodies is one for all clients: whoever fills it must not decide where others' requests go.
+#[tokio::test]
+async fn what_there_is_no_memory_for_goes_to_no_other_upstream() {
+    let three = Three::with("", "", |config| config.limits.max_buffer_bytes.0 = 100_000).await;
+    let mut body = chat("gpt-4o-mini");
+    body["messages"][0]["content"] = json!("long ".repeat(50_000));
+    let (reply, went) = three.goes(three.proxy.post(CHAT, &body)).await;
+    assert_eq!((reply.status, went), (StatusCode::SERVICE_UNAVAILABLE, vec![]));
+    assert_eq!(reply.header("retry-after"), Some("1"));
+    assert!(reply.text().contains("limits.max_buffer_bytes"), "{}", reply.text());
+    let (reply, went) = three.goes(three.proxy.post(CHAT, &chat("gpt-4o-mini"))).await;
+    assert_eq!((reply.status, went), (StatusCode::OK, vec![0]));
+}

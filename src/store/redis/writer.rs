@@ -28,6 +28,9 @@ const QUEUE: usize = 512;
 /// person removed meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a write waits before it is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// See [`Lanes::flush_briefly`].
 const BRIEFLY: Duration = Duration::from_secs(1);
 
@@ -191,7 +194,10 @@ impl Lane {
             }
             match self.once(write).await {
                 Ok(()) => return,
-                Err(LinkError::Unavailable(_)) if since.elapsed() < PATIENCE => {}
+                // The connection may be up and still nobody answer for this key: one master of a cluster is gone.
+                Err(LinkError::Unavailable(_)) if since.elapsed() < PATIENCE => {
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(error) => {
                     self.core.failed.fetch_add(1, Ordering::Relaxed);
                     debug!(%error, "a write to Redis failed");
