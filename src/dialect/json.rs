@@ -49,7 +49,8 @@ pub enum Number {
     Float(f64),
 }
 
-/// An object's members, sorted by name.
+/// An object's members, in the order they came in: a model that is shown an object, a schema say, answers in that order.
+/// Where it says nothing, a dialect sorts them ([`Object::sort`]).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Object<'a> {
     members: Vec<(Cow<'a, str>, Json<'a>)>,
@@ -113,7 +114,8 @@ impl<'a> Json<'a> {
     }
 
     /// Appends the canonical encoding: equal values give equal bytes and different values different bytes,
-    /// since every part is preceded by its kind and its length. It is made to be hashed, not to be read back.
+    /// since every part is preceded by its kind and its length. Objects with their members in another order are
+    /// different values. It is made to be hashed, not to be read back.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Null => out.push(b'n'),
@@ -199,12 +201,17 @@ impl<'a> Object<'a> {
         self.position(name).map(|at| self.members.remove(at).1)
     }
 
+    /// Sorts the members by name, so that their order no longer counts. Not those of the members' own objects.
+    pub fn sort(&mut self) {
+        self.members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    }
+
     /// Drops the members that are `null`: in a request they count as absent.
     pub fn drop_nulls(&mut self) {
         self.members.retain(|(_, value)| *value != Json::Null);
     }
 
-    /// All members, sorted by name.
+    /// All members, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Json<'a>)> {
         self.members.iter().map(|(name, value)| (name.as_ref(), value))
     }
@@ -220,15 +227,15 @@ impl<'a> Object<'a> {
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        self.members.binary_search_by(|(other, _)| other.as_ref().cmp(name)).ok()
+        self.members.iter().position(|(other, _)| other == name)
     }
 
-    /// Sorts the members, unless two names could be taken for one.
-    fn new(mut members: Vec<(Cow<'a, str>, Json<'a>)>) -> Option<Self> {
-        members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        let repeated = members.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
-        let plain =
-            members.iter().all(|(name, _)| name.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()));
+    /// Takes members as they came in, unless two names could be taken for one.
+    fn new(members: Vec<(Cow<'a, str>, Json<'a>)>) -> Option<Self> {
+        let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
+        names.sort_unstable();
+        let repeated = names.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+        let plain = names.iter().all(|name| name.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()));
         if repeated || !(plain || distinct_when_folded(&members)) {
             return None;
         }
@@ -358,10 +365,10 @@ mod tests {
     }
 
     #[test]
-    fn order_spacing_and_spelling_of_numbers_do_not_matter() {
+    fn spacing_and_spelling_of_numbers_do_not_matter() {
         assert_eq!(
             encoded(r#"{"a":1,"b":[2.50,true]}"#),
-            encoded(" { \"b\" : [ 2.5, true ],\n \"a\": 1.0 } ")
+            encoded(" { \"a\": 1.0,\n \"b\" : [ 2.5, true ] } ")
         );
         assert_eq!(encoded(r#""\u0061""#), encoded(r#""a""#));
         assert_eq!(encoded("-0.0"), encoded("0"));
@@ -388,12 +395,27 @@ mod tests {
             "18446744073709551615",
             "-1",
             r#"{"a":"b"}"#,
+            r#"{"a":1,"b":2}"#,
+            r#"{"b":2,"a":1}"#,
         ];
         for (i, a) in all.iter().enumerate() {
             for b in &all[i + 1..] {
                 assert_ne!(encoded(a), encoded(b), "{a} and {b}");
             }
         }
+    }
+
+    #[test]
+    fn only_the_members_sorted_are_in_any_order() {
+        let sorted = |text: &str| {
+            let mut json = Json::parse(text.as_bytes()).unwrap();
+            json.as_object_mut().unwrap().sort();
+            let mut out = Vec::new();
+            json.encode(&mut out);
+            out
+        };
+        assert_eq!(sorted(r#"{"b":1,"a":2}"#), sorted(r#"{"a":2,"b":1}"#));
+        assert_ne!(sorted(r#"{"a":{"b":1,"c":2}}"#), sorted(r#"{"a":{"c":2,"b":1}}"#));
     }
 
     #[test]

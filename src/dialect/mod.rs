@@ -359,7 +359,7 @@ impl Form {
     }
 }
 
-/// The first step of every reader: takes the fields outside the scope out of a body and drops what is `null`.
+/// The first step of every reader: takes the fields outside the scope out of a body, drops what is `null` and sorts the rest.
 /// `None` where the body is no object, or has a top-level name with a capital letter: some servers fold the
 /// case of names and would read a field here that we do not see.
 pub(crate) fn take_outside_scope<'a>(body: &mut Json<'a>) -> Option<Outside<'a>> {
@@ -368,6 +368,7 @@ pub(crate) fn take_outside_scope<'a>(body: &mut Json<'a>) -> Option<Outside<'a>>
         return None;
     }
     object.drop_nulls();
+    object.sort();
     let mut echo = Vec::new();
     let mut outside = Outside { stream: None, stream_options: None, echo: Echo::default() };
     for name in OUTSIDE_SCOPE {

@@ -12,8 +12,17 @@ pub(crate) fn model(body: &Object<'_>) -> Option<String> {
     }
 }
 
-/// The `messages` of a body, members that are `null` dropped from each: they count as absent. `None` where
-/// there are none, where one is no object, or where one has a name that a server which folds the case of names
+/// Readies a message for the scope. Its members that are `null` are dropped: they count as absent. And its own and those of
+/// its content's parts are sorted: of these a model sees the values alone. Of all that is deeper, calls of tools and their
+/// arguments, it may see the text, and so the order.
+pub(crate) fn settle(message: &mut Object<'_>) {
+    message.drop_nulls();
+    message.sort();
+    let parts = message.get_mut("content").and_then(Json::as_array_mut);
+    parts.into_iter().flatten().filter_map(Json::as_object_mut).for_each(Object::sort);
+}
+
+/// The `messages` of a body, each settled. `None` where there are none, where one is no object, or where one has a name that a server which folds the case of names
 /// would read as another.
 pub(crate) fn turns<'b, 'a>(body: &'b mut Object<'a>) -> Option<&'b mut Vec<Json<'a>>> {
     let turns = body.get_mut("messages")?.as_array_mut()?;
@@ -22,7 +31,7 @@ pub(crate) fn turns<'b, 'a>(body: &'b mut Object<'a>) -> Option<&'b mut Vec<Json
         if !plain(turn) {
             return None;
         }
-        turn.drop_nulls();
+        settle(turn);
     }
     (!turns.is_empty()).then_some(turns)
 }

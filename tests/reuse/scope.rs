@@ -48,6 +48,14 @@ fn changes(path: &str) -> Vec<(&'static str, Change)> {
         ("another temperature", |body| body["temperature"] = json!(0.700_001)),
         ("seed", |body| body["seed"] = json!(7)),
         ("a null in depth", |body| body["unheard_of"] = json!({"a": null})),
+        ("a schema", |body| body["format"] = json!({"properties": {"reasoning": 1, "answer": 1}})),
+        ("its members in another order", |body| {
+            body["format"] = json!({"properties": {"answer": 1, "reasoning": 1}});
+        }),
+        ("tools", |body| body["tools"] = json!([{"type": "function", "function": {"a": 1, "b": 1}}])),
+        ("a tool's members in another order", |body| {
+            body["tools"] = json!([{"type": "function", "function": {"b": 1, "a": 1}}]);
+        }),
     ];
     let messages: [(&'static str, Change); 9] = [
         ("a system turn", |body| insert_turn(body, json!({"role": "system", "content": "Be brief."}))),
@@ -289,7 +297,7 @@ async fn order_spacing_and_spelling_never_matter() {
     let proxy = proxy(&upstream).await;
     let spellings = [
         r#"{"model":"m","messages":[{"role":"user","content":"Hi é"}],"temperature":1,"options":{"a":1,"b":[0.5,2]}}"#,
-        r#"{"options":{"b":[0.5,2],"a":1},"temperature":1,"messages":[{"content":"Hi é","role":"user"}],"model":"m"}"#,
+        r#"{"options":{"a":1,"b":[0.5,2]},"temperature":1,"messages":[{"content":"Hi é","role":"user"}],"model":"m"}"#,
         "{ \"model\" : \"m\",\r\n\t\"messages\" : [ { \"role\" : \"user\" , \"content\" : \"Hi é\" } ] , \
          \"temperature\" : 1 , \"options\" : { \"a\" : 1 , \"b\" : [ 0.5 , 2 ] } }\n",
         r#"{"model":"m","messages":[{"role":"user","content":"Hi é"}],"temperature":1.0,"options":{"a":1e0,"b":[5e-1,2.0]}}"#,
@@ -662,18 +670,16 @@ fn bodies() -> impl Strategy<Value = Value> {
     )
 }
 
-/// What of a body decides, written by hand: without what stays out, sorted, numbers by value, prompt trimmed.
+/// What of a body decides, written by hand: without what stays out, sorted at the top, numbers by value, prompt trimmed.
 fn decisive(body: &Value) -> String {
+    fn members(members: &Map<String, Value>) -> Vec<String> {
+        members.iter().map(|(name, value)| format!("{name:?}:{}", plain(value))).collect()
+    }
     fn plain(value: &Value) -> String {
         match value {
             Value::Number(number) => format!("#{}", number.as_f64().unwrap()),
             Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(",")),
-            Value::Object(members) => {
-                let mut all: Vec<_> =
-                    members.iter().map(|(name, value)| format!("{name:?}:{}", plain(value))).collect();
-                all.sort();
-                format!("{{{}}}", all.join(","))
-            }
+            Value::Object(object) => format!("{{{}}}", members(object).join(",")),
             other => other.to_string(),
         }
     }
@@ -681,7 +687,9 @@ fn decisive(body: &Value) -> String {
     body.retain(|name, value| !value.is_null() && !["user", "metadata", "store"].contains(&name.as_str()));
     let last = body["messages"].as_array_mut().unwrap().last_mut().unwrap();
     last["content"] = json!(last["content"].as_str().unwrap().trim());
-    plain(&Value::Object(body))
+    let mut top = members(&body);
+    top.sort();
+    top.join(",")
 }
 
 /// Through the whole stack: a request is a hit exactly where an equal one came before, and gets its text.

@@ -13,6 +13,7 @@ use super::reply::{self, malformed, pieces};
 use super::request;
 use crate::dialect::json::Json;
 use crate::dialect::template::Template;
+use crate::dialect::turns::settle;
 use crate::dialect::{Form, ReplayError, Reply, Request, Unstorable, take_outside_scope};
 
 /// Reads a request: the prompt is the text of the last message, where that is the user's.
@@ -25,7 +26,7 @@ pub(crate) fn read(mut body: Json<'_>) -> Option<Request<'_>> {
     let messages = object.get_mut("messages")?.as_array_mut()?;
     for message in messages.iter_mut() {
         let message = message.as_object_mut()?;
-        message.drop_nulls();
+        settle(message);
         if !request::is_message(message) {
             return None;
         }

@@ -16,6 +16,7 @@ use super::{request, response_events};
 use crate::dialect::json::{Json, Object};
 use crate::dialect::sse;
 use crate::dialect::template::{Slot, Template, Writer};
+use crate::dialect::turns::settle;
 use crate::dialect::{Form, ReplayError, Reply, Request, Unstorable, take_outside_scope};
 
 /// Reads a request: the prompt is the input, or the text of its last item where that is a message of the user.
@@ -50,12 +51,12 @@ fn is_message(item: &Object<'_>) -> bool {
     item.get("type").is_none_or(|kind| kind.as_str() == Some("message"))
 }
 
-/// Whether the input's items are all of a known shape. In messages, what is `null` is dropped.
+/// Whether the input's items are all of a known shape. Messages are settled.
 fn are_items(items: &mut [Json<'_>]) -> bool {
     items.iter_mut().all(|item| {
         let Some(item) = item.as_object_mut() else { return false };
         if is_message(item) {
-            item.drop_nulls();
+            settle(item);
             return request::is_message(item);
         }
         item.get("type").is_some_and(|kind| kind.as_str().is_some())
