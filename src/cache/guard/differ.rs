@@ -10,15 +10,24 @@ use super::pair::{MOST_LEFT, Pairing};
 use super::prepare::{Asks, NumberKind, Place, Prepared, Unit, UnitKind};
 use super::relate::{clash, opposite, relation, same};
 use super::verbatim::{self, spans};
-use super::{Rule, RuleSet, Verdict};
+use super::{Rule, RuleSet, Verdict, spelling};
 
 impl Prepared {
     /// Compares with another prompt; see [`super::compare`].
     pub fn compare(&self, other: &Self) -> Verdict {
-        if self.exact == other.exact {
+        if self.normal == other.normal {
             return Verdict::ALIKE;
         }
-        Pairing::new(self, other).judge()
+        let spelling = spelling::differs(self, other);
+        if spelling.is_none() && self.exact == other.exact {
+            return Verdict::ALIKE;
+        }
+        let verdict = Pairing::new(self, other).judge();
+        // The words name a difference better, where they see it.
+        match verdict.certain.or(spelling) {
+            None => verdict,
+            certain => Verdict { certain, soft: RuleSet::NONE },
+        }
     }
 }
 

@@ -18,7 +18,8 @@
 //! known of them. A soft one is evidence, which a caller may weigh against better. A certain rule that is not sure,
 //! since much else differs too ([`differ::NEAR`]) or only one side says a thing, speaks as a soft one does. And a role vetoes,
 //! soft as it is, where two things have changed places or the other party of an exchange is asked about, and little else differs.
-//! [`figures`] judges numbers, [`verbatim`] quotations and code, [`denial`] negations.
+//! [`spelling`] judges what reads alike and is written otherwise, [`figures`] numbers, [`verbatim`] quotations and code,
+//! [`denial`] negations.
 //!
 //! # What to expect of it
 //! Over `tests/quality/pairs.csv`, with all rules counted, it stops all 277 look-alikes and passes all 30 surface
@@ -54,6 +55,7 @@ mod relate;
 mod rule;
 mod scan;
 mod shape;
+mod spelling;
 mod verbatim;
 
 pub use english::is_english;

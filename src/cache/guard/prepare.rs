@@ -7,6 +7,7 @@ use super::lexicon::{LEXICON, Tag, Word};
 use super::marks::{asker, asks, negations, places, tense};
 use super::number::Amount;
 use super::scan::{self, Kind, Span, Token, Verbatim};
+use crate::cache::normalise::normalise;
 
 /// A prompt made ready for comparing.
 #[derive(Debug)]
@@ -20,6 +21,10 @@ pub struct Prepared {
     pub(super) flat: String,
     /// The same with case and marks kept, for code.
     pub(super) exact: String,
+    /// The prompt as the exact layer has it, blanks kept where they may carry meaning.
+    pub(super) normal: String,
+    /// Whether capitals say nothing.
+    pub(super) shouting: bool,
     pub(super) tense: Tense,
     /// The role the asker takes: the exchange, and which party.
     pub(super) asker: Option<(u16, bool)>,
@@ -153,6 +158,8 @@ impl Prepared {
             asker: asker(&pieces, &units),
             asks: asks(&pieces),
             flat: flat(prompt),
+            normal: normalise(prompt).into_owned(),
+            shouting,
             exact: prompt.split_whitespace().collect::<Vec<_>>().join(" "),
             units,
             spans: scan.spans,

@@ -59,8 +59,15 @@ pub(super) enum Verbatim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) kind: Verbatim,
-    /// What stands between the marks, outer blanks removed.
+    /// What stands between the marks, outer blanks removed where they are only typography.
     pub(super) text: String,
+}
+
+impl Span {
+    /// Whether it is an indented line rather than text between marks.
+    pub(super) fn is_line(&self) -> bool {
+        self.kind == Verbatim::Code && self.text.starts_with([' ', '\t'])
+    }
 }
 
 /// A prompt cut up.
@@ -247,8 +254,13 @@ impl Scan {
     }
 
     fn span(&mut self, kind: Verbatim, inner: &str) {
-        // Indentation is part of a line of code, blanks around a marked span are not.
-        let text = if inner.starts_with("  ") && !inner.contains('\n') { inner } else { inner.trim() };
+        // Indentation is part of a line of code, and a blank at one end is part of a quotation.
+        let counts = match kind {
+            _ if inner.contains('\n') => false,
+            Verbatim::Code => inner.starts_with("  ") || inner.starts_with('\t'),
+            Verbatim::Quoted => inner.starts_with(' ') != inner.ends_with(' '),
+        };
+        let text = if counts { inner } else { inner.trim() };
         if text.trim().is_empty() {
             return;
         }

@@ -68,7 +68,7 @@ fn stands_in(span: &Span, other: &Prepared) -> bool {
 }
 
 /// Letters and digits in lower case, without what stands between them.
-fn letters(text: &str) -> String {
+pub(super) fn letters(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
