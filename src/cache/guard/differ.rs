@@ -4,6 +4,7 @@
 //! of unordered pairs.
 
 use super::denial::{Denial, denial};
+use super::exchange::{JOINERS, exchanged};
 use super::figures::{Numbers, numbers};
 use super::lexicon::{LEXICON, Tag};
 use super::pair::{MOST_LEFT, Pairing};
@@ -130,7 +131,7 @@ impl<'a> Pairing<'a> {
             }
             (false, false) => {}
         }
-        if self.exchanged() {
+        if exchanged(self.one, self.other) {
             found.vetoes(Rule::Role);
         }
         if found.certain.is_some() {
@@ -233,36 +234,6 @@ impl<'a> Pairing<'a> {
             }
         }
         None
-    }
-
-    /// Two parts that have changed places round what relates them, in prompts otherwise equal word for word: who does what to whom,
-    /// what is bigger than what, which of two things is so and which otherwise. Certain, since to everything else that
-    /// compares two prompts they look the same.
-    fn exchanged(&self) -> bool {
-        let (one, other) = (self.one.frame.as_slice(), self.other.frame.as_slice());
-        if one.len() != other.len() || one.iter().any(|word| MUTUAL.contains(&word.as_str())) {
-            return false;
-        }
-        let equal = |(a, b): &(&String, &String)| a == b;
-        let before = one.iter().zip(other).take_while(equal).count();
-        let behind = one.iter().rev().zip(other.iter().rev()).take_while(equal).count();
-        let apart = |frame: &'a [String]| frame.get(before..frame.len().checked_sub(behind)?);
-        let (Some(one), Some(other)) = (apart(one), apart(other)) else { return false };
-        if one.len() > MOST_EXCHANGED {
-            return false;
-        }
-        let says = |part: &[String]| part.iter().any(|word| !LEXICON.is_stop(word));
-        // Any way to read it: with words that occur twice there may be several.
-        (1..one.len()).any(|first| {
-            (first + 1..one.len()).any(|second| {
-                let (front, rest) = one.split_at(first);
-                let (between, back) = rest.split_at(second - first);
-                let turned = other.starts_with(back)
-                    && other.ends_with(front)
-                    && other.get(back.len()..back.len() + between.len()) == Some(between);
-                turned && says(front) && says(back) && relates(between)
-            })
-        })
     }
 
     fn tense(&self) -> Option<Rule> {
@@ -392,63 +363,6 @@ const PARTICLES: &[(&str, &str)] = &[
     ("and", "or"),
     ("if", "unless"),
     ("before", "after"),
-];
-
-/// Words round which things change places without a difference.
-const JOINERS: &[&str] = &["and", "or", "vs", "versus", "plus"];
-
-/// Words that relate nothing.
-const DETERMINERS: &[&str] = &["a", "an", "the", "this", "that", "these", "those"];
-
-/// Words round which a question is turned into another form of itself.
-const COPULAS: &[&str] =
-    &["am", "are", "be", "can", "could", "did", "do", "does", "had", "has", "have", "is", "was", "were"];
-
-/// How many words may lie between the first and the last of two exchanged parts, both included.
-const MOST_EXCHANGED: usize = 32;
-
-/// Whether words between two parts make it matter which comes first.
-fn relates(between: &[String]) -> bool {
-    let is_in = |list: &[&str], word: &String| list.contains(&word.as_str());
-    let relating = |word: &String| match LEXICON.word(word) {
-        _ if LEXICON.is_stop(word) => !is_in(DETERMINERS, word) && !is_in(COPULAS, word),
-        Some(word) => word.parts.starts_with(['v', 'a']),
-        None => false,
-    };
-    between.iter().any(relating) && !between.iter().any(|word| is_in(JOINERS, word))
-}
-
-/// Words that say of two things what holds both ways round.
-const MUTUAL: &[&str] = &[
-    "alike",
-    "between",
-    "border",
-    "both",
-    "combination",
-    "combine",
-    "common",
-    "compare",
-    "comparison",
-    "compatible",
-    "differ",
-    "difference",
-    "different",
-    "distance",
-    "equal",
-    "far",
-    "friend",
-    "marry",
-    "meet",
-    "mix",
-    "mixture",
-    "relation",
-    "relationship",
-    "same",
-    "similar",
-    "similarity",
-    "together",
-    "versus",
-    "vs",
 ];
 
 /// Words of a class in which a group on one side alone counts.

@@ -16,6 +16,8 @@ pub struct Prepared {
     pub(super) spans: Vec<Span>,
     /// The base forms of all tokens in order, fillers left out: the frame of the sentence.
     pub(super) frame: Vec<String>,
+    /// The fillers that the prompt opens with and that may be the question itself: `can you` of "Can you get a cold from a cat?"
+    pub(super) opening: Vec<String>,
     /// The whole prompt in lower case, every run of other characters made one blank: for looking up a span
     /// that the other prompt has without its marks.
     pub(super) flat: String,
@@ -141,7 +143,7 @@ impl Prepared {
     pub fn new(prompt: &str) -> Self {
         let scan = scan::scan(prompt);
         let shouting = is_shouting(&scan.tokens);
-        let mut pieces = without_fillers(&scan.tokens);
+        let (opening, mut pieces) = without_fillers(&scan.tokens);
         if shouting {
             for piece in &mut pieces {
                 piece.token.name = false;
@@ -163,6 +165,7 @@ impl Prepared {
             exact: prompt.split_whitespace().collect::<Vec<_>>().join(" "),
             units,
             spans: scan.spans,
+            opening,
             frame,
         }
     }
@@ -197,8 +200,10 @@ pub(super) fn flat(text: &str) -> String {
     out
 }
 
-fn without_fillers(tokens: &[Token]) -> Vec<Piece> {
+/// What is left without the fillers, and which of them may be meant: see [`Prepared::opening`].
+fn without_fillers(tokens: &[Token]) -> (Vec<String>, Vec<Piece>) {
     const LONGEST: usize = 8;
+    let mut opening = Vec::new();
     let mut pieces = Vec::with_capacity(tokens.len());
     let mut after_stop = true;
     let mut skip = 0_usize;
@@ -221,6 +226,9 @@ fn without_fillers(tokens: &[Token]) -> Vec<Piece> {
                 .collect();
             let filler = LEXICON.filler(&window);
             if filler > 0 {
+                if pieces.is_empty() && filler == 2 && window.get(1) == Some(&"you") {
+                    opening = vec![LEXICON.base(&token.text), "you".to_owned()];
+                }
                 skip = filler - 1;
                 continue;
             }
@@ -235,7 +243,7 @@ fn without_fillers(tokens: &[Token]) -> Vec<Piece> {
         pieces.push(Piece { text, base, token: token.clone(), number: None, after_stop, figure });
         after_stop = false;
     }
-    pieces
+    (opening, pieces)
 }
 
 pub(super) fn amount(piece: &Piece) -> Option<&Amount> {
