@@ -4,6 +4,7 @@
 //! of unordered pairs.
 
 use super::denial::{Denial, denial};
+use super::events::{Times, times};
 use super::exchange::{JOINERS, exchanged};
 use super::figures::{Numbers, numbers};
 use super::lexicon::{LEXICON, Tag};
@@ -133,6 +134,11 @@ impl<'a> Pairing<'a> {
         }
         if exchanged(self.one, self.other) {
             found.vetoes(Rule::Role);
+        }
+        match times(self.one, self.other) {
+            Times::Differ if found.is_near() => found.vetoes(Rule::Tense),
+            Times::Differ | Times::Unclear => found.soft.insert(Rule::Tense),
+            Times::Alike => {}
         }
         if found.certain.is_some() {
             return found.verdict();

@@ -44,6 +44,7 @@ mod counts;
 mod denial;
 mod differ;
 mod english;
+mod events;
 mod exchange;
 mod figures;
 mod leaning;

@@ -3,6 +3,7 @@
 //! Called by [`super::compare`] and by the reuse decision (a [`Prepared`] prompt can be compared with several).
 
 use super::counts::{joined, ordinals, times};
+use super::events::{Event, events};
 use super::lexicon::{LEXICON, Tag, Word};
 use super::marks::{asker, asks, negations, places, tense};
 use super::number::Amount;
@@ -28,6 +29,8 @@ pub struct Prepared {
     /// Whether capitals say nothing.
     pub(super) shouting: bool,
     pub(super) tense: Tense,
+    /// What is said to be done, or to come.
+    pub(super) events: Vec<Event>,
     /// The role the asker takes: the exchange, and which party.
     pub(super) asker: Option<(u16, bool)>,
     pub(super) asks: Asks,
@@ -157,6 +160,7 @@ impl Prepared {
         negations(&mut units, &pieces);
         Self {
             tense: tense(&pieces),
+            events: events(&pieces),
             asker: asker(&pieces, &units),
             asks: asks(&pieces),
             flat: flat(prompt),
