@@ -11,7 +11,7 @@ use super::lexicon::{LEXICON, Tag};
 use super::pair::{MOST_LEFT, Pairing};
 use super::prepare::{Asks, NumberKind, Place, Prepared, Unit, UnitKind};
 use super::relate::{clash, opposite, relation, same};
-use super::verbatim::{self, spans};
+use super::verbatim::{self, skeletons, spans};
 use super::{Rule, RuleSet, Verdict, spelling};
 
 impl Prepared {
@@ -94,6 +94,7 @@ impl<'a> Pairing<'a> {
         let (left, right) = (self.left_over(), self.right_over());
         let mut found = Found { certain: None, soft: RuleSet::NONE, apart: apart(&left, &right) };
         found.spoken(spans(self.one, self.other));
+        found.spoken(skeletons(self.one, self.other));
         if left.len().max(right.len()) > MOST_LEFT {
             // Too much to be looked through, and so nobody's to judge: each number and each piece of code left over
             // would be looked for in the whole of the other prompt.

@@ -8,7 +8,7 @@ use super::prepare::{Asks, Piece, Place, Tense, Unit, UnitKind};
 /// Marks what stands behind `from`, `to`, `in` and the like.
 pub(super) fn places(units: &mut [Unit], pieces: &[Piece]) {
     const REACH: usize = 5;
-    for unit in units {
+    for unit in units.iter_mut() {
         let mut place = Place::Plain;
         for (distance, before) in (unit.at.saturating_sub(REACH)..unit.at).rev().enumerate() {
             let Some(piece) = pieces.get(before) else { break };
@@ -34,7 +34,47 @@ pub(super) fn places(units: &mut [Unit], pieces: &[Piece]) {
         }
         unit.place = place;
     }
+    for at in 1..pieces.len() {
+        if is_journey(pieces, at) {
+            for (end, place) in [(at - 1, Place::Source), (at, Place::Target)] {
+                let found = units.binary_search_by_key(&end, |unit| unit.at).ok();
+                if let Some(unit) = found.and_then(|found| units.get_mut(found)) {
+                    unit.place = place;
+                }
+            }
+        }
+    }
 }
+
+/// Whether the piece at `at` is where something goes from the piece before it: flights Boston-Miami, an EUR/USD conversion.
+fn is_journey(pieces: &[Piece], at: usize) -> bool {
+    let moves = |at: Option<usize>| {
+        at.and_then(|at| pieces.get(at)).is_some_and(|piece| MOVES.contains(&piece.base.as_str()))
+    };
+    let piece = pieces.get(at).filter(|piece| piece.token.linked && piece.token.verbatim.is_none());
+    // Else it is one of the ends: light-minutes to years.
+    let ends = pieces.get(at + 1).is_some_and(|next| matches!(next.text.as_str(), "to" | "into" | "from"));
+    piece.is_some() && !ends && (moves(at.checked_sub(2)) || moves(Some(at + 1)))
+}
+
+/// Words that say that two words linked by a hyphen or a slash are where something comes from and where it goes.
+const MOVES: &[&str] = &[
+    "flight",
+    "fly",
+    "train",
+    "bus",
+    "coach",
+    "ferry",
+    "ticket",
+    "route",
+    "drive",
+    "convert",
+    "conversion",
+    "converter",
+    "translate",
+    "translation",
+    "translator",
+];
 
 fn arrives(piece: &Piece) -> bool {
     matches!(piece.text.as_str(), "arrive" | "arrives" | "arriving")

@@ -44,6 +44,8 @@ pub(super) struct Token {
     pub(super) capital: bool,
     /// Stands inside a verbatim span.
     pub(super) verbatim: Option<Verbatim>,
+    /// The second of two words between which a hyphen or a slash stands, and no blank: Boston-Miami.
+    pub(super) linked: bool,
 }
 
 /// What a verbatim span is.
@@ -277,6 +279,7 @@ impl Scan {
             name: false,
             capital: false,
             verbatim: None,
+            linked: false,
         });
     }
 
@@ -289,7 +292,7 @@ impl Scan {
 
     fn push(&mut self, text: String, kind: Kind, verbatim: Option<Verbatim>) {
         let begins = self.begins();
-        self.tokens.push(Token { text, kind, begins, name: false, capital: false, verbatim });
+        self.tokens.push(Token { text, kind, begins, name: false, capital: false, verbatim, linked: false });
     }
 
     fn begins(&self) -> bool {
@@ -350,6 +353,7 @@ impl Scan {
                 }
                 _ => core,
             };
+            let first = self.tokens.len();
             for part in core.split(['-', '/']).filter(|part| !part.is_empty()) {
                 if part != core
                     && let Some(number::Part::Amount(amount)) =
@@ -359,6 +363,10 @@ impl Scan {
                 } else {
                     self.words(part, verbatim);
                 }
+            }
+            // Two ends, and not three of a kind.
+            if let Some([_, second]) = self.tokens.get_mut(first..) {
+                second.linked = core.contains(['-', '/']);
             }
         }
         if ends {
@@ -429,6 +437,7 @@ impl Scan {
                 name: false,
                 capital: false,
                 verbatim,
+                linked: false,
             });
             return;
         }
@@ -443,7 +452,7 @@ impl Scan {
         let capital = written.starts_with(char::is_uppercase);
         let inner = written.chars().skip(1).any(|c| c.is_uppercase() || c.is_ascii_digit());
         let name = (inner || (capital && !begins)) && text != "i";
-        self.tokens.push(Token { text, kind: Kind::Word, begins, name, capital, verbatim });
+        self.tokens.push(Token { text, kind: Kind::Word, begins, name, capital, verbatim, linked: false });
     }
 
     fn symbols(&mut self, core: &str, verbatim: Option<Verbatim>) {

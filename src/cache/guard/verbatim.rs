@@ -148,6 +148,69 @@ fn unsaid(units: &[&Unit], theirs: &[&Unit], other: &Prepared) -> Vec<Rule> {
         .collect()
 }
 
+/// Code that stands in prompts of the same letters and digits without marks: other brackets or operators, or another path, are other
+/// code.
+pub(super) fn skeletons(one: &Prepared, other: &Prepared) -> Spoken {
+    if !one.flat.chars().filter(|c| *c != ' ').eq(other.flat.chars().filter(|c| *c != ' ')) {
+        return None;
+    }
+    let paths = |prompt: &Prepared| -> Vec<String> {
+        let path = |unit: &&Unit| unit.kind == UnitKind::Address && unit.written.contains(['/', '\\']);
+        prompt.units.iter().filter(path).map(|unit| unit.written.to_lowercase()).collect()
+    };
+    if paths(one) != paths(other) {
+        return Some((Rule::Address, true));
+    }
+    let (mine, theirs) = (skeleton(&one.exact)?, skeleton(&other.exact)?);
+    (mine != theirs).then_some((Rule::Code, true))
+}
+
+/// The brackets and operators of a text, each with how many letters and digits stand before it; None where none of them shows that it is code. Commas count between brackets only, a
+/// dot where it stands alone within a sentence, as a folder does.
+fn skeleton(text: &str) -> Option<Vec<(usize, char)>> {
+    let mut skeleton = Vec::new();
+    let (mut open, mut shows, mut before, mut letters) = (0_usize, false, ' ', 0_usize);
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        let next = rest.peek().copied().unwrap_or(' ');
+        let alone =
+            before == ' ' && next == ' ' && rest.clone().nth(1).is_some_and(|c| c == '-' || c.is_lowercase());
+        let c = match c {
+            '\u{d7}' => '*',
+            '\u{f7}' => '/',
+            other => other,
+        };
+        let counts = match c {
+            '[' | '{' | '(' => {
+                open += 1;
+                true
+            }
+            ']' | '}' | ')' => {
+                open = open.saturating_sub(1);
+                true
+            }
+            '<' | '>' | '=' | ';' | '|' | '*' | '/' => true,
+            ',' => open > 0,
+            '?' => next != ' ' && open > 0,
+            '.' => alone,
+            _ => false,
+        };
+        if counts {
+            skeleton.push((letters, c));
+            // What stands in prose as well shows nothing.
+            shows |= match c {
+                '(' => before.is_alphanumeric() || next == '(' || next.is_ascii_digit(),
+                ')' | ',' | '?' | ';' => false,
+                '/' | '.' => alone,
+                _ => true,
+            };
+        }
+        letters += usize::from(c.is_alphanumeric());
+        before = c;
+    }
+    shows.then_some(skeleton)
+}
+
 /// An operator standing alone.
 fn is_sign(unit: &Unit) -> bool {
     unit.kind == UnitKind::Code && !unit.written.contains(char::is_alphanumeric)
