@@ -195,22 +195,78 @@ pub(super) fn span_key(word: &str) -> Option<String> {
     Some(format!("{scale} {unit}"))
 }
 
-/// Whether the piece is a decade (the 80s) rather than so many seconds.
-fn is_decade(piece: &Piece, last: &Piece) -> bool {
-    piece.text == "s"
-        && last.figure.is_some_and(|value| {
-            value % 10.0 == 0.0 && ((1000.0..2100.0).contains(&value) || (80.0..81.0).contains(&value))
-        })
+/// Decades in words.
+const DECADES: &[(&str, f64)] = &[
+    ("twenties", 20.0),
+    ("thirties", 30.0),
+    ("forties", 40.0),
+    ("fifties", 50.0),
+    ("sixties", 60.0),
+    ("seventies", 70.0),
+    ("eighties", 80.0),
+    ("nineties", 90.0),
+];
+
+/// Words behind which 30s are no seconds.
+const DECADES_BEHIND: &[&str] = &["the", "my", "his", "her", "their", "your", "our", "early", "mid", "late"];
+
+/// Makes a decade of what was last read and the piece behind it, where it is one: the 80s, the nineteen seventies, my thirties. Tells
+/// whether the piece is done with.
+fn decade(out: &mut Vec<Piece>, piece: &Piece) -> bool {
+    let number = |last: Option<&Piece>| last.and_then(amount).and_then(|found| found.value);
+    let last = number(out.last());
+    if piece.text == "s" && !piece.after_stop {
+        let before =
+            out.len().checked_sub(2).and_then(|at| out.get(at)).map_or("", |piece| piece.text.as_str());
+        let Some(value) = last.filter(|value| value % 10.0 == 0.0) else { return false };
+        let tens = (20.0..100.0).contains(&value)
+            && ((80.0..81.0).contains(&value) || DECADES_BEHIND.contains(&before));
+        if !tens && !(1000.0..2100.0).contains(&value) {
+            return false;
+        }
+        if let Some(last) = out.last_mut() {
+            set_decade(last, value);
+        }
+        return true;
+    }
+    let Some((_, value)) = DECADES.iter().find(|(name, _)| *name == piece.text) else { return false };
+    if last == Some(19.0) && !piece.after_stop {
+        out.pop();
+    }
+    out.push(Piece {
+        text: String::new(),
+        base: String::new(),
+        token: piece.token.clone(),
+        number: None,
+        figure: None,
+        ..*piece
+    });
+    if let Some(last) = out.last_mut() {
+        set_decade(last, *value);
+    }
+    true
+}
+
+/// Of this century's decades and those before 1900 the whole year tells which; else the last two digits do.
+fn set_decade(piece: &mut Piece, value: f64) {
+    let value = if (1920.0..2000.0).contains(&value) { value - 1900.0 } else { value };
+    piece.text = format!("{value} decade");
+    piece.base.clone_from(&piece.text);
+    piece.number = Some(NumberKind::Year);
+    piece.figure = Some(value);
 }
 
 /// Makes one number of an amount and its unit of time, so that half an hour is 30 minutes.
 pub(super) fn times(pieces: Vec<Piece>) -> Vec<Piece> {
     let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
     for piece in pieces {
+        if decade(&mut out, &piece) {
+            continue;
+        }
         if let Some((_, scale, unit)) = SPANS
             .iter()
             .find(|(name, ..)| *name == piece.base || *name == piece.text)
-            .filter(|_| !piece.after_stop && !out.last().is_some_and(|last| is_decade(&piece, last)))
+            .filter(|_| !piece.after_stop)
         {
             // "half an hour": the article stands between.
             if out.len() >= 2

@@ -3,7 +3,7 @@
 //! Called by [`super::compare`]. Every judgement is symmetric by construction: it is asked of both sides, or
 //! of unordered pairs.
 
-use super::denial::{Denial, denial};
+use super::denial::{Denial, denial, quotes_denial};
 use super::events::{Times, times};
 use super::exchange::{JOINERS, exchanged};
 use super::figures::{Numbers, numbers};
@@ -113,7 +113,8 @@ impl<'a> Pairing<'a> {
             Denial::Differs => found.near(Rule::Negation),
         }
         let opposites = each_pair(&left, &right, opposite);
-        opposites.iter().for_each(|rule| found.near(rule));
+        let quoted = quotes_denial(self);
+        opposites.iter().filter(|rule| !quoted || *rule != Rule::Negation).for_each(|rule| found.near(rule));
         if opposites.contains(Rule::Role) && found.is_near() {
             // The tenant's rights and the landlord's: little else differs, so the other party is what is asked about.
             found.vetoes(Rule::Role);
@@ -121,8 +122,12 @@ impl<'a> Pairing<'a> {
         each_pair(&left, &right, clash).iter().for_each(|rule| found.near(rule));
         // A word of a class in which one alone counts, and no other of the class opposite.
         let sure = found.apart <= 1;
-        let alone: RuleSet = exact(&left).chain(exact(&right)).collect();
-        alone.iter().for_each(|rule| found.spoken(Some((rule, sure))));
+        let mut alone: Vec<_> = exact(&left).chain(exact(&right)).collect();
+        // In their order, so that the answer does not depend on the side.
+        alone.sort_unstable();
+        for (rule, said) in alone {
+            found.spoken(Some((rule, sure && said)));
+        }
         match self.turned_back() {
             // Both ends, however much else differs.
             (true, true) => found.spoken(Some((Rule::Direction, true))),
@@ -163,22 +168,26 @@ impl<'a> Pairing<'a> {
 
     /// Equal numbers that count different things: 3 cups of flour and 2 of sugar.
     fn counted(&self) -> Option<Rule> {
-        let next = |units: &'a [Unit], unit: &Unit| {
-            let at = units.binary_search_by_key(&(unit.at + 1), |next| next.at).ok()?;
-            units.get(at).filter(|next| next.kind == UnitKind::Word && !next.light)
-        };
-        let plain =
-            |unit: &Unit| matches!(unit.kind, UnitKind::Number(NumberKind::Plain | NumberKind::Duration));
+        let plain = |unit: &Unit| unit.kind == UnitKind::Number(NumberKind::Plain);
         let numbers: Vec<_> = self.pairs().filter(|(a, b)| plain(a) && plain(b)).collect();
         let swapped = numbers.windows(2).any(|two| matches!(two, [(_, b), (_, d)] if b.at > d.at));
-        if !swapped {
+        if !swapped || numbers.len() > MOST_LEFT {
             return None;
         }
-        numbers
-            .iter()
-            .filter_map(|(a, b)| Some((next(&self.one.units, a)?, next(&self.other.units, b)?)))
-            .any(|(a, b)| !same(a, b) && relation(a, b).is_none())
-            .then_some(Rule::Number)
+        let counts = |prompt: &'a Prepared, side: fn(&(&'a Unit, &'a Unit)) -> &'a Unit| {
+            let of =
+                |number: &(&'a Unit, &'a Unit)| Some((counted(prompt, side(number))?, &side(number).key));
+            numbers.iter().filter_map(of).collect::<Vec<_>>()
+        };
+        let (left, right) = (counts(self.one, |pair| pair.0), counts(self.other, |pair| pair.1));
+        let alike = |a: &Unit, b: &Unit| same(a, b) || relation(a, b).is_some();
+        // Something of which no count is the other prompt's.
+        let differs = |what: &Unit| {
+            let mine = || left.iter().filter(|(unit, _)| alike(unit, what));
+            let mut theirs = right.iter().filter(|(unit, _)| alike(unit, what)).peekable();
+            theirs.peek().is_some() && theirs.all(|(_, count)| !mine().any(|(_, own)| own == count))
+        };
+        left.iter().any(|(what, _)| differs(what)).then_some(Rule::Number)
     }
 
     /// Both prompts have the same numbers, and each says one of them again, which is not the same one: of a triangle with
@@ -349,6 +358,33 @@ impl<'a> Pairing<'a> {
     }
 }
 
+/// What a number counts: the first word of weight behind it that is no unit, with no more than an `of` between.
+fn counted<'a>(prompt: &'a Prepared, number: &Unit) -> Option<&'a Unit> {
+    let measures = |unit: &Unit| {
+        unit.tags.iter().any(|tag| match tag {
+            Tag::Group { class, .. } => {
+                LEXICON.classes.get(usize::from(*class)).is_some_and(|class| class.rule == Rule::Unit)
+            }
+            _ => false,
+        })
+    };
+    let behind = prompt.units.partition_point(|unit| unit.at <= number.at);
+    let (mut last, mut at) = (number, number.at + 1);
+    for unit in prompt.units.iter().skip(behind) {
+        if prompt.frame.get(at).is_some_and(|word| word == "of") {
+            at += 1;
+        }
+        if last.comma || unit.kind != UnitKind::Word || unit.at != at {
+            return None;
+        }
+        if !measures(unit) {
+            return Some(unit).filter(|unit| !unit.light);
+        }
+        (last, at) = (unit, unit.at + 1);
+    }
+    None
+}
+
 /// All that speak of a pair of what is left over, so that the answer does not depend on the side.
 fn each_pair(left: &[&Unit], right: &[&Unit], judge: fn(&Unit, &Unit) -> Option<Rule>) -> RuleSet {
     left.iter().flat_map(|a| right.iter().filter_map(|b| judge(a, b))).collect()
@@ -372,11 +408,12 @@ const PARTICLES: &[(&str, &str)] = &[
     ("before", "after"),
 ];
 
-/// Words of a class in which a group on one side alone counts.
-fn exact(units: &[&Unit]) -> impl Iterator<Item = Rule> {
+/// Words of a class in which a group on one side alone counts, and whether this one would have to be said.
+fn exact(units: &[&Unit]) -> impl Iterator<Item = (Rule, bool)> {
     units.iter().flat_map(|unit| unit.tags).filter_map(|tag| match tag {
-        Tag::Group { class, .. } => {
-            LEXICON.classes.get(usize::from(*class)).filter(|class| class.exact).map(|class| class.rule)
+        Tag::Group { class, group } => {
+            let class = LEXICON.classes.get(usize::from(*class)).filter(|class| class.exact)?;
+            Some((class.rule, class.implied != Some(*group)))
         }
         _ => None,
     })

@@ -56,6 +56,8 @@ pub(super) fn times(one: &Prepared, other: &Prepared) -> Times {
 
 /// What the asker, or something of the asker's, does: `I am going to quit`, `my wife has quit`.
 pub(super) fn events(pieces: &[Piece]) -> Vec<Event> {
+    // More is no question about one of them.
+    const MOST: usize = 16;
     let text = |at: usize| pieces.get(at).map_or("", |piece| piece.text.as_str());
     let subjects = pieces.iter().enumerate().filter(|(_, piece)| piece.token.verbatim.is_none());
     subjects
@@ -68,6 +70,7 @@ pub(super) fn events(pieces: &[Piece]) -> Vec<Event> {
             _ => 0..0,
         })
         .filter_map(|at| event(pieces, at))
+        .take(MOST)
         .collect()
 }
 

@@ -108,10 +108,15 @@ struct Sign {
 impl Sign {
     /// Whether the words begin with the phrase.
     fn begins(&self, words: &str) -> bool {
-        let Some(rest) = words.strip_prefix(&self.text) else { return false };
-        let Some(behind) = &self.behind else { return true };
-        rest.split_once(' ')
-            .is_some_and(|(word, _)| rest.get(word.len()..).is_some_and(|rest| rest.starts_with(behind)))
+        self.length(words).is_some()
+    }
+
+    /// How much of the words the phrase is, where they begin with it.
+    fn length(&self, words: &str) -> Option<usize> {
+        let rest = words.strip_prefix(&self.text)?;
+        let Some(behind) = &self.behind else { return Some(self.text.len()) };
+        let (word, _) = rest.split_once(' ')?;
+        rest.get(word.len()..)?.starts_with(behind).then_some(self.text.len() + word.len() + behind.len())
     }
 }
 
@@ -238,8 +243,9 @@ pub fn leanings(prompt: &str) -> Leanings {
     while let Some(rest) = text.get(at..).filter(|rest| rest.len() > 1) {
         let word = rest.get(1..).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
         let signs = || SIGNS.get(word).into_iter().flatten().filter(|sign| sign.begins(rest));
-        if let Some(nothing) = signs().find(|sign| sign.place == Place::Nowhere) {
-            at += nothing.text.len() - 1;
+        let mut nothing = signs().filter(|sign| sign.place == Place::Nowhere);
+        if let Some(length) = nothing.find_map(|sign| sign.length(rest)) {
+            at += length - 1;
             continue;
         }
         for sign in signs() {
@@ -258,6 +264,9 @@ pub fn leanings(prompt: &str) -> Leanings {
             }
         }
         at += word.len() + 1;
+    }
+    if REASONED.iter().any(|start| bare.starts_with(start)) {
+        found = found.without(Leaning::Variety);
     }
     if HOW_TO.iter().any(|start| bare.starts_with(start)) {
         found = found.without(Leaning::Person).without(Leaning::Variety);
@@ -321,6 +330,26 @@ const HOW_TO: &[&str] = &[
     "where can i ",
     "can i ",
     "may i ",
+];
+
+/// Beginnings of questions that ask for no choice or chance, though they may be about one: "If I roll two dice, ...".
+const REASONED: &[&str] = &[
+    "why ",
+    "explain ",
+    "define ",
+    "describe how ",
+    "how does ",
+    "how do ",
+    "how is ",
+    "how are ",
+    "if i ",
+    "if you ",
+    "if a ",
+    "when i ",
+    "when you ",
+    "what is the probability ",
+    "what are the odds ",
+    "what are the chances ",
 ];
 
 /// The prompt without manners at its ends, and where that begins.

@@ -51,6 +51,8 @@ pub(super) struct Class {
     pub(super) rule: Rule,
     /// Whether a group on one side alone already tells two prompts apart.
     pub(super) exact: bool,
+    /// The group that goes without saying, so that it tells nothing on one side alone: English.
+    pub(super) implied: Option<u16>,
 }
 
 /// A phrase of the lists, by its first word.
@@ -163,16 +165,22 @@ impl Lexicon {
     }
 
     fn read_exclusive(&mut self, file: &'static str) {
-        let mut class = 0;
+        let (mut class, mut implied) = (0, None);
         for (group, line) in (0..).zip(lines(file)) {
             if let Some(head) = heading(line) {
                 let mut fields = head.split_whitespace().skip(1);
                 let rule = fields.next().and_then(Rule::from_name).unwrap_or(Rule::Entity);
                 let exact = fields.next() == Some("exact");
+                implied = fields.next();
                 class = u16::try_from(self.classes.len()).unwrap_or(u16::MAX);
-                self.classes.push(Class { rule, exact });
+                self.classes.push(Class { rule, exact, implied: None });
             } else if let Some((base, variants)) = line.split_once(':') {
                 let tag = Tag::Group { class, group };
+                if implied == Some(base)
+                    && let Some(class) = self.classes.get_mut(usize::from(class))
+                {
+                    class.implied = Some(group);
+                }
                 self.tag(base, tag);
                 self.tag_all(variants, tag);
             }
@@ -407,7 +415,7 @@ mod tests {
         for line in lines(include_str!("data/exclusive.txt")) {
             if let Some(head) = heading(line) {
                 let fields: Vec<&str> = head.split_whitespace().collect();
-                assert_eq!(fields.len(), 3, "{line}");
+                assert!(matches!(fields.len(), 3 | 4), "{line}");
                 assert!(Rule::from_name(fields[1]).is_some(), "{line}");
                 assert!(matches!(fields[2], "exact" | "clash"), "{line}");
             } else {

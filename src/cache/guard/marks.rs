@@ -10,16 +10,19 @@ pub(super) fn places(units: &mut [Unit], pieces: &[Piece]) {
     const REACH: usize = 5;
     for unit in units.iter_mut() {
         let mut place = Place::Plain;
-        for (distance, before) in (unit.at.saturating_sub(REACH)..unit.at).rev().enumerate() {
+        for before in (unit.at.saturating_sub(REACH)..unit.at).rev() {
             let Some(piece) = pieces.get(before) else { break };
             if pieces.get(before + 1).is_some_and(|next| next.after_stop) {
                 break;
             }
             place = match piece.text.as_str() {
+                "from" if is_hindered(pieces, before) => Place::Plain,
                 "from" | "off" | "departing" | "leaving" => Place::Source,
                 // Before a verb it only makes an infinitive.
-                "to" if distance == 0 && is_infinitive(pieces, unit.at) => Place::Plain,
-                "to" | "into" | "onto" | "arriving" => Place::Target,
+                "to" if is_infinitive(pieces, before + 1) => Place::Plain,
+                "to" | "into" | "onto" | "arriving" | "until" | "till" | "thru" => Place::Target,
+                // From Monday through Friday.
+                "through" if began(pieces, before) => Place::Target,
                 "in" | "at" if before.checked_sub(1).and_then(|at| pieces.get(at)).is_some_and(arrives) => {
                     Place::Target
                 }
@@ -80,9 +83,43 @@ fn arrives(piece: &Piece) -> bool {
     matches!(piece.text.as_str(), "arrive" | "arrives" | "arriving")
 }
 
-/// Whether the piece at `at`, right behind `to`, is a verb in the infinitive.
+/// Whether the `from` at `at` only says what is not to happen: stop the cat from scratching.
+fn is_hindered(pieces: &[Piece], at: usize) -> bool {
+    const REACH: usize = 6;
+    let gerund = |piece: &Piece| piece.text.ends_with("ing") && piece.text != piece.base;
+    let hinders = |piece: &Piece| HINDERING.contains(&piece.base.as_str());
+    let before = pieces.get(at.saturating_sub(REACH)..at).unwrap_or_default();
+    pieces.get(at + 1).is_some_and(gerund) && before.iter().any(hinders)
+}
+
+/// Words that keep somebody from doing something.
+const HINDERING: &[&str] = &[
+    "stop",
+    "keep",
+    "prevent",
+    "discourage",
+    "ban",
+    "forbid",
+    "prohibit",
+    "deter",
+    "dissuade",
+    "block",
+    "save",
+    "protect",
+];
+
+/// Whether a `from` stands before the piece at `at`.
+fn began(pieces: &[Piece], at: usize) -> bool {
+    const REACH: usize = 4;
+    pieces.get(at.saturating_sub(REACH)..at).unwrap_or_default().iter().any(|piece| piece.text == "from")
+}
+
+/// Whether the piece at `at`, right behind `to`, is a verb in the infinitive, or denies one.
 fn is_infinitive(pieces: &[Piece], at: usize) -> bool {
     let Some(piece) = pieces.get(at) else { return false };
+    if matches!(piece.text.as_str(), "not" | "never") {
+        return true;
+    }
     let verb = LEXICON.word(&piece.text).is_some_and(|word| word.parts.contains('v'));
     let ends = pieces
         .get(at + 1)
@@ -94,7 +131,7 @@ const AUXILIARIES: &[&str] = &[
     "do", "does", "did", "is", "are", "was", "were", "will", "would", "can", "could", "should", "has", "have",
 ];
 
-const NEGATORS: &[&str] = &[
+pub(super) const NEGATORS: &[&str] = &[
     "not", "no", "non", "never", "without", "none", "nor", "neither", "nobody", "nothing", "nowhere",
     "hardly", "except",
 ];
@@ -151,7 +188,7 @@ fn negate(units: &mut [Unit], pieces: &[Piece], at: usize) {
     };
     let reached = units.iter_mut().skip(behind).take(REACH).find(denied);
     if let Some(unit) = reached.filter(|unit| unit.at - at <= REACH).filter(same_sentence) {
-        if unit.tags.iter().copied().any(is_pole) && unit.at - at <= 3 {
+        if unit.tags.iter().copied().any(is_pole) && (inverted || unit.at - at <= 3) {
             unit.turned = !unit.turned;
         } else {
             unit.negated = !unit.negated;
@@ -217,7 +254,9 @@ pub(super) fn asker(pieces: &[Piece], units: &[Unit]) -> Option<(u16, bool)> {
             }
             let (one, two) = (text(unit.at.checked_sub(1)), text(unit.at.checked_sub(2)));
             let three = text(unit.at.checked_sub(3));
-            if matches!(one, "a" | "an" | "the") && (two == "as" || (two == "am" && three == "i")) {
+            if matches!(one, "a" | "an" | "the" | "his" | "her" | "their" | "your" | "our")
+                && (two == "as" || (two == "am" && three == "i"))
+            {
                 return Some((*pair, *first));
             }
             if one == "my" && found.is_none() {

@@ -130,6 +130,8 @@ pub(super) fn read(chunk: &str) -> Option<Vec<Part>> {
     let (figures, suffix) = rest.split_at_checked(digits)?;
     let mut amount = figure(figures);
     let suffix = suffix.trim_start_matches('-').to_lowercase();
+    // 1950's.
+    let suffix = if suffix == "'s" { "s".to_owned() } else { suffix };
     if let (Some(value), Some(_)) = (amount.value, negative) {
         amount.value = Some(-value);
     }

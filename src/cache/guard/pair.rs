@@ -78,11 +78,19 @@ impl<'a> Pairing<'a> {
             }
         }
         self.initials();
+        self.compounds();
         for (units, others, partner, said) in [
             (&self.one.units, &self.other.units, &self.right_of, &mut self.left_said),
             (&self.other.units, &self.one.units, &self.left_of, &mut self.right_said),
         ] {
+            let glossed = glosses(units);
             for (at, unit) in units.iter().enumerate() {
+                if get(partner, at).is_none()
+                    && glossed.iter().any(|gloss| gloss.contains(&at))
+                    && let Some(flag) = said.get_mut(at)
+                {
+                    *flag = true;
+                }
                 if get(partner, at).is_none()
                     && others.iter().any(|other| same(unit, other) || relation(unit, other).is_some())
                     && let Some(flag) = said.get_mut(at)
@@ -107,6 +115,12 @@ impl<'a> Pairing<'a> {
         for found in rights.iter().filter(|found| !lefts.iter().any(|other| crossed(found, other))) {
             found.pair(&mut self.left_of, &mut self.right_of);
         }
+    }
+
+    /// Pairs a word with the two or three of which it is made: webhook and web hook.
+    fn compounds(&mut self) {
+        compounds(&self.one.units, &self.other.units, &mut self.right_of, &mut self.left_of);
+        compounds(&self.other.units, &self.one.units, &mut self.left_of, &mut self.right_of);
     }
 
     pub(super) fn left_over(&self) -> Vec<&'a Unit> {
@@ -146,6 +160,65 @@ impl Initials {
     fn pair(&self, mine: &mut [Option<usize>], theirs: &mut [Option<usize>]) {
         set(mine, self.short, self.words.start);
         self.words.clone().for_each(|word| set(theirs, word, self.short));
+    }
+}
+
+/// The words that only spell out an abbreviation beside them: CBT (cognitive behavioral therapy).
+fn glosses(units: &[Unit]) -> Vec<Range<usize>> {
+    let spelt = |unit: &Unit, range: Range<usize>| {
+        let words = units.get(range.clone())?;
+        let begins = |(word, letter): (&Unit, char)| word.key.starts_with(letter) && word.key.len() > 1;
+        words.iter().zip(unit.key.chars()).all(begins).then_some(range)
+    };
+    let short = |(_, unit): &(usize, &Unit)| {
+        unit.name && unit.kind == UnitKind::Word && (2..=5).contains(&unit.key.len()) && unit.key.is_ascii()
+    };
+    units
+        .iter()
+        .enumerate()
+        .filter(short)
+        .filter_map(|(at, unit)| {
+            let length = unit.key.len();
+            let before = at.checked_sub(length).and_then(|start| spelt(unit, start..at));
+            before.or_else(|| spelt(unit, at + 1..at + 1 + length))
+        })
+        .collect()
+}
+
+/// Pairs words of `mine` with words of `theirs` that stand together and make them up, where none has a partner yet.
+fn compounds(mine: &[Unit], theirs: &[Unit], partners: &mut [Option<usize>], others: &mut [Option<usize>]) {
+    const SHORTEST: usize = 6;
+    const PARTS: usize = 3;
+    let words: Vec<usize> = open(partners)
+        .into_iter()
+        .filter(|at| {
+            mine.get(*at).is_some_and(|unit| unit.kind == UnitKind::Word && unit.key.len() >= SHORTEST)
+        })
+        .collect();
+    for at in words {
+        let Some(whole) = mine.get(at) else { continue };
+        let starts = open(others);
+        let made = starts.iter().find_map(|start| {
+            let (mut rest, mut written) = (whole.key.as_str(), whole.written.as_str());
+            let parts = theirs.get(*start..).unwrap_or_default().iter().take(PARTS).zip(*start..);
+            for ((part, number), place) in parts.zip(theirs.get(*start)?.at..) {
+                if part.at != place || part.kind != UnitKind::Word || get(others, number).is_some() {
+                    return None;
+                }
+                if number > *start && (rest == part.key || written == part.written) {
+                    return Some(*start..number + 1);
+                }
+                rest = rest.strip_prefix(part.written.as_str()).unwrap_or_default();
+                written = written.strip_prefix(part.written.as_str()).unwrap_or_default();
+                if written.is_empty() {
+                    return None;
+                }
+            }
+            None
+        });
+        if let Some(parts) = made {
+            Initials { short: at, words: parts }.pair(partners, others);
+        }
     }
 }
 

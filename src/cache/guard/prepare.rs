@@ -92,6 +92,8 @@ pub(super) struct Unit {
     pub(super) name: bool,
     pub(super) verbatim: Option<Verbatim>,
     pub(super) negated: bool,
+    /// A comma stands behind it.
+    pub(super) comma: bool,
     pub(super) place: Place,
     /// The number as written, before what follows it was made part of it: 10 for ten minutes, 3 for 3 p.m.
     pub(super) figure: Option<f64>,
@@ -306,6 +308,7 @@ fn unit(pieces: &[Piece], at: usize, length: usize, tags: &'static [Tag]) -> Uni
         name: covered().any(|piece| piece.token.name),
         verbatim: first.and_then(|piece| piece.token.verbatim),
         negated: false,
+        comma: covered().next_back().is_some_and(|piece| piece.token.comma),
         place: Place::Plain,
         figure: first.and_then(|piece| piece.figure),
         spelt: first.and_then(amount).is_some_and(|amount| amount.spelt),

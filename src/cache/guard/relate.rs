@@ -41,7 +41,10 @@ pub(super) fn relation(one: &Unit, other: &Unit) -> Option<u8> {
     if is_misspelt(one, other) {
         return Some(2);
     }
-    is_shortened(one, other).then_some(3)
+    if is_shortened(one, other) {
+        return Some(3);
+    }
+    denies(one, other).then_some(4)
 }
 
 fn shares_tag(one: &Unit, other: &Unit) -> bool {
@@ -135,13 +138,21 @@ pub(super) fn opposite(one: &Unit, other: &Unit) -> Option<Rule> {
     if let Some(rule) = ends.min() {
         return Some(rule);
     }
-    if one.turned != other.turned {
-        return None;
-    }
-    let listed = one.word.is_some_and(|word| word.opposes(&other.key))
-        || other.word.is_some_and(|word| word.opposes(&one.key));
-    (listed || is_prefixed(&one.key, &other.key) || is_prefixed(&other.key, &one.key))
+    (one.turned == other.turned && one.negated == other.negated && is_opposed(one, other))
         .then_some(Rule::Antonym)
+}
+
+/// Whether one denies what the other says: not clear, unclear.
+pub(super) fn denies(one: &Unit, other: &Unit) -> bool {
+    one.negated != other.negated && is_opposed(one, other)
+}
+
+/// Whether `WordNet` or a prefix makes two words opposites, whatever is denied of them.
+fn is_opposed(one: &Unit, other: &Unit) -> bool {
+    one.word.is_some_and(|word| word.opposes(&other.key))
+        || other.word.is_some_and(|word| word.opposes(&one.key))
+        || is_prefixed(&one.key, &other.key)
+        || is_prefixed(&other.key, &one.key)
 }
 
 /// Pairs of prefixes that turn a word round.
@@ -172,6 +183,15 @@ const PREFIXES: &[(&str, &str)] = &[
     ("", "a"),
 ];
 
+/// Whether the `a` before a word denies it, as in atypical, and does not as in asleep, await, around: of a quality, or of a word that no
+/// list has.
+fn is_without(plain: &str, turned: &str) -> bool {
+    let Some(turned) = LEXICON.word(turned) else { return true };
+    LEXICON.word(plain).is_some_and(|plain| {
+        plain.parts.contains('a') && turned.parts.contains('a') && !plain.is_near(turned)
+    })
+}
+
 fn is_prefixed(one: &str, other: &str) -> bool {
     const SHORTEST: usize = 4;
     // Nearly all pairs end differently; this spares them the table.
@@ -182,7 +202,7 @@ fn is_prefixed(one: &str, other: &str) -> bool {
         let (Some(stem), Some(other_stem)) = (one.strip_prefix(plain), other.strip_prefix(turned)) else {
             return false;
         };
-        stem == other_stem && stem.len() >= SHORTEST
+        stem == other_stem && stem.len() >= SHORTEST && (*turned != "a" || is_without(one, other))
     })
 }
 

@@ -31,6 +31,7 @@ pub(super) enum Kind {
 }
 
 /// One token.
+#[expect(clippy::struct_excessive_bools, reason = "independent marks, each read alone")]
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     /// Lower case for words, canonical for numbers, verbatim for addresses and code.
@@ -46,6 +47,8 @@ pub(super) struct Token {
     pub(super) verbatim: Option<Verbatim>,
     /// The second of two words between which a hyphen or a slash stands, and no blank: Boston-Miami.
     pub(super) linked: bool,
+    /// A comma stands behind it.
+    pub(super) comma: bool,
 }
 
 /// What a verbatim span is.
@@ -280,6 +283,7 @@ impl Scan {
             capital: false,
             verbatim: None,
             linked: false,
+            comma: false,
         });
     }
 
@@ -292,7 +296,16 @@ impl Scan {
 
     fn push(&mut self, text: String, kind: Kind, verbatim: Option<Verbatim>) {
         let begins = self.begins();
-        self.tokens.push(Token { text, kind, begins, name: false, capital: false, verbatim, linked: false });
+        self.tokens.push(Token {
+            text,
+            kind,
+            begins,
+            name: false,
+            capital: false,
+            verbatim,
+            linked: false,
+            comma: false,
+        });
     }
 
     fn begins(&self) -> bool {
@@ -369,6 +382,11 @@ impl Scan {
                 second.linked = core.contains(['-', '/']);
             }
         }
+        if chunk.ends_with(',')
+            && let Some(last) = self.tokens.last_mut()
+        {
+            last.comma = true;
+        }
         if ends {
             self.stop();
         }
@@ -424,6 +442,14 @@ impl Scan {
             }
             return;
         }
+        // PDFs, GPUs.
+        let acronym = word
+            .strip_suffix('s')
+            .filter(|stem| stem.len() > 1 && stem.bytes().all(|c| c.is_ascii_uppercase()));
+        if let Some(stem) = acronym {
+            self.word(stem.to_lowercase(), stem, verbatim);
+            return;
+        }
         self.word(lower.trim_end_matches('\'').to_owned(), word, verbatim);
     }
 
@@ -438,6 +464,7 @@ impl Scan {
                 capital: false,
                 verbatim,
                 linked: false,
+                comma: false,
             });
             return;
         }
@@ -452,7 +479,16 @@ impl Scan {
         let capital = written.starts_with(char::is_uppercase);
         let inner = written.chars().skip(1).any(|c| c.is_uppercase() || c.is_ascii_digit());
         let name = (inner || (capital && !begins)) && text != "i";
-        self.tokens.push(Token { text, kind: Kind::Word, begins, name, capital, verbatim, linked: false });
+        self.tokens.push(Token {
+            text,
+            kind: Kind::Word,
+            begins,
+            name,
+            capital,
+            verbatim,
+            linked: false,
+            comma: false,
+        });
     }
 
     fn symbols(&mut self, core: &str, verbatim: Option<Verbatim>) {

@@ -212,7 +212,7 @@ pub(super) fn is_address(core: &str) -> bool {
 
 pub(super) fn is_code(core: &str) -> bool {
     let lower = core.to_lowercase();
-    if matches!(lower.as_str(), "c++" | "c#" | "f#" | "at&t" | "r&d" | "q&a" | "w/o") {
+    if matches!(lower.as_str(), "c++" | "c#" | "f#" | "at&t" | "r&d" | "q&a" | "w/o" | "tl;dr") {
         return false;
     }
     if core.starts_with("--") || (core.starts_with('-') && core.len() > 1) {
