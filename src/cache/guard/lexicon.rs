@@ -122,6 +122,8 @@ impl Lexicon {
         lexicon.read_roles(include_str!("data/roles.txt"));
         lexicon.read_plain();
         lexicon.read_wordnet(include_str!("data/wordnet.txt"));
+        // To WordNet it is more than one doe.
+        lexicon.irregular.insert("does", "do");
         for phrases in lexicon.phrases.values_mut() {
             phrases.sort_by_key(|phrase| std::cmp::Reverse(phrase.rest.len()));
         }
