@@ -59,14 +59,14 @@ pub(super) fn events(pieces: &[Piece]) -> Vec<Event> {
     // More is no question about one of them.
     const MOST: usize = 16;
     let text = |at: usize| pieces.get(at).map_or("", |piece| piece.text.as_str());
+    // "If I go": no more than thought of. "Did I go": a question about it.
+    let thought_of = |at: usize| CONDITIONS.contains(&at.checked_sub(1).map_or("", text));
     let subjects = pieces.iter().enumerate().filter(|(_, piece)| piece.token.verbatim.is_none());
     subjects
         .flat_map(|(at, piece)| match piece.text.as_str() {
-            // "If I go": no more than thought of. "Did I go": a question about it.
-            _ if CONDITIONS.contains(&at.checked_sub(1).map_or("", text)) => 0..0,
-            "i" | "we" => at + 1..at + 2,
+            "i" | "we" if !thought_of(at) => at + 1..at + 2,
             // My wife, my old car.
-            "my" | "our" => at + 2..at + 4,
+            "my" | "our" if !thought_of(at) => at + 2..at + 4,
             _ => 0..0,
         })
         .filter_map(|at| event(pieces, at))
