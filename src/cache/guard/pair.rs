@@ -78,7 +78,6 @@ impl<'a> Pairing<'a> {
             }
         }
         self.initials();
-        self.compounds();
         for (units, others, partner, said) in [
             (&self.one.units, &self.other.units, &self.right_of, &mut self.left_said),
             (&self.other.units, &self.one.units, &self.left_of, &mut self.right_said),
@@ -101,11 +100,13 @@ impl<'a> Pairing<'a> {
         }
     }
 
-    /// Pairs an abbreviation with the words whose initials it is made of: `VS` and Visual Studio. Where an abbreviation of
+    /// Pairs an abbreviation with the words whose initials it is made of, `VS` and Visual Studio, and a compound with its words. Where an abbreviation of
     /// one side is among the words of the other's, neither is one, so that it does not matter which is looked at first.
     fn initials(&mut self) {
-        let lefts = initials(self.one, self.other, &self.right_of, &self.left_of);
-        let rights = initials(self.other, self.one, &self.left_of, &self.right_of);
+        let mut lefts = initials(self.one, self.other, &self.right_of, &self.left_of);
+        let mut rights = initials(self.other, self.one, &self.left_of, &self.right_of);
+        compounds(&mut lefts, &self.one.units, &self.other.units, &self.right_of, &self.left_of);
+        compounds(&mut rights, &self.other.units, &self.one.units, &self.left_of, &self.right_of);
         let crossed = |one: &Initials, other: &Initials| {
             one.words.contains(&other.short) || other.words.contains(&one.short)
         };
@@ -115,12 +116,6 @@ impl<'a> Pairing<'a> {
         for found in rights.iter().filter(|found| !lefts.iter().any(|other| crossed(found, other))) {
             found.pair(&mut self.left_of, &mut self.right_of);
         }
-    }
-
-    /// Pairs a word with the two or three of which it is made: webhook and web hook.
-    fn compounds(&mut self) {
-        compounds(&self.one.units, &self.other.units, &mut self.right_of, &mut self.left_of);
-        compounds(&self.other.units, &self.one.units, &mut self.left_of, &mut self.right_of);
     }
 
     pub(super) fn left_over(&self) -> Vec<&'a Unit> {
@@ -149,14 +144,14 @@ impl<'a> Pairing<'a> {
     }
 }
 
-/// An abbreviation in one prompt, and the words of the other whose initials it is made of.
+/// An abbreviation in one prompt, and the words of the other whose initials it is made of; or a compound, and its words.
 struct Initials {
     short: usize,
     words: Range<usize>,
 }
 
 impl Initials {
-    /// Notes them as partners, on the abbreviation's side and on the words'.
+    /// Notes them as partners, on the short side and on the words'.
     fn pair(&self, mine: &mut [Option<usize>], theirs: &mut [Option<usize>]) {
         set(mine, self.short, self.words.start);
         self.words.clone().for_each(|word| set(theirs, word, self.short));
@@ -185,39 +180,45 @@ fn glosses(units: &[Unit]) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Pairs words of `mine` with words of `theirs` that stand together and make them up, where none has a partner yet.
-fn compounds(mine: &[Unit], theirs: &[Unit], partners: &mut [Option<usize>], others: &mut [Option<usize>]) {
+/// Adds words of `mine` that words of `theirs` standing together make up, among units that have no partner yet: webhook and web hook.
+fn compounds(
+    found: &mut Vec<Initials>,
+    mine: &[Unit],
+    theirs: &[Unit],
+    partners: &[Option<usize>],
+    others: &[Option<usize>],
+) {
     const SHORTEST: usize = 6;
     const PARTS: usize = 3;
-    let words: Vec<usize> = open(partners)
-        .into_iter()
-        .filter(|at| {
-            mine.get(*at).is_some_and(|unit| unit.kind == UnitKind::Word && unit.key.len() >= SHORTEST)
-        })
-        .collect();
-    for at in words {
+    let starts = open(others);
+    for at in open(partners) {
         let Some(whole) = mine.get(at) else { continue };
-        let starts = open(others);
+        if whole.kind != UnitKind::Word
+            || whole.key.len() < SHORTEST
+            || found.iter().any(|other| other.short == at)
+        {
+            continue;
+        }
+        let is_free = |number: usize| {
+            get(others, number).is_none() && !found.iter().any(|other| other.words.contains(&number))
+        };
         let made = starts.iter().find_map(|start| {
             let (mut rest, mut written) = (whole.key.as_str(), whole.written.as_str());
             let parts = theirs.get(*start..).unwrap_or_default().iter().take(PARTS).zip(*start..);
             for ((part, number), place) in parts.zip(theirs.get(*start)?.at..) {
-                if part.at != place || part.kind != UnitKind::Word || get(others, number).is_some() {
+                if part.at != place || part.kind != UnitKind::Word || !is_free(number) {
                     return None;
                 }
                 if number > *start && (rest == part.key || written == part.written) {
                     return Some(*start..number + 1);
                 }
                 rest = rest.strip_prefix(part.written.as_str()).unwrap_or_default();
-                written = written.strip_prefix(part.written.as_str()).unwrap_or_default();
-                if written.is_empty() {
-                    return None;
-                }
+                written = written.strip_prefix(part.written.as_str())?;
             }
             None
         });
-        if let Some(parts) = made {
-            Initials { short: at, words: parts }.pair(partners, others);
+        if let Some(words) = made {
+            found.push(Initials { short: at, words });
         }
     }
 }
