@@ -153,7 +153,6 @@ async fn an_error_names_its_cause_and_the_remedy() {
         (format!("http://{free}"), "refused", "rejoinder serve"),
         (proxy.url(), "not rejoinder's admin listener", "client listener"),
         (upstream.url(), "not rejoinder's admin listener", "http://127.0.0.1:11436"),
-        ("ftp://x".to_owned(), "is no URL", "http://127.0.0.1:11436"),
         ("http://user:hunter2@x".to_owned(), "is no URL", "http://127.0.0.1:11436"),
     ] {
         let (code, text, error) = stats(&["--admin", &url]).await;
