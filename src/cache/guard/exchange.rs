@@ -15,19 +15,17 @@ const MOST_EXCHANGED: usize = 32;
 /// what is bigger than what, which of two things is so and which otherwise. Certain, since to everything else that
 /// compares two prompts they look the same.
 pub(super) fn exchanged(one: &Prepared, other: &Prepared) -> bool {
-    let plain = |prompt| said(prompt, false);
-    let whole = |prompt| said(prompt, true);
     let asks = |prompt: &Prepared| !prompt.opening.is_empty();
-    one.frame.len() == other.frame.len() && turned(&plain(one), &plain(other))
-        || (asks(one) || asks(other))
-            && one.opening.len() + one.frame.len() == other.opening.len() + other.frame.len()
-            && turned(&whole(one), &whole(other))
+    let turned = |opening| turned(&said(one, opening), &said(other, opening));
+    turned(false) || (asks(one) || asks(other)) && turned(true)
 }
 
-/// The words of a prompt, pronouns in the form of a subject, since they change it with their place.
+/// The words of a prompt without its articles, which go with what changes places, and pronouns in the form of a subject, since they
+/// change it with their place.
 fn said(prompt: &Prepared, opening: bool) -> Vec<&str> {
     let opening = prompt.opening.iter().filter(|_| opening);
-    opening.chain(&prompt.frame).map(|word| subject(word)).collect()
+    let words = opening.chain(&prompt.frame).map(|word| subject(word));
+    words.filter(|word| !matches!(*word, "a" | "an" | "the")).collect()
 }
 
 fn subject(word: &str) -> &str {
@@ -45,7 +43,13 @@ fn is_pronoun(word: &str) -> bool {
     matches!(word, "i" | "you" | "we" | "he" | "she" | "they")
 }
 
+/// Words that say of how much of something the rest holds: the first line of every file, every line of the first file.
+const QUANTIFIERS: &[&str] = &["all", "any", "each", "every", "first", "last", "most", "no", "only", "some"];
+
 fn turned(one: &[&str], other: &[&str]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
     let equal = |(a, b): &(&&str, &&str)| a == b;
     let before = one.iter().zip(other).take_while(equal).count();
     let behind = one.iter().rev().zip(other.iter().rev()).take_while(equal).count();
@@ -53,7 +57,8 @@ fn turned(one: &[&str], other: &[&str]) -> bool {
         return false;
     };
     let (Some(mine), Some(theirs)) = (one.get(before..end), other.get(before..end)) else { return false };
-    let says = |part: &[&str]| part.iter().any(|word| !LEXICON.is_stop(word) || is_pronoun(word));
+    let counts = |word: &&str| !LEXICON.is_stop(word) || is_pronoun(word) || QUANTIFIERS.contains(word);
+    let says = |part: &[&str]| part.iter().any(counts);
     // Any way to read it: with words that occur twice there may be several.
     (1..mine.len()).any(|first| {
         (first + 1..mine.len()).any(|second| {
