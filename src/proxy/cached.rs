@@ -397,7 +397,8 @@ impl Proxy {
             }
             Head::Upstream(upstream) => {
                 let outcome = collapsed(&upstream.outcome);
-                if forbids_storing(&upstream.headers) {
+                // An error is shared whatever it says: all who wait would meet it, and asking for each would be a stampede.
+                if upstream.status.is_success() && forbids_storing(&upstream.headers) {
                     return Followed::Private;
                 }
                 if prepared.may_share(upstream, headers) {
